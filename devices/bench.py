@@ -211,6 +211,8 @@ def _repeated(source: Source, seconds: float, warm_up: int, seen: set[tuple[int,
     began = 0.0
     with PlayedSource(source, Playback(loop=True)) as frames:
         for frame in frames:
+            if frames.failed:  # a loop goes on without what is missing, but its figures would not be those of the file
+                raise IncompleteError(frames.failed[0])
             if frame.index == warm_up:
                 began = time.monotonic()
             elif frame.index > warm_up and time.monotonic() - began >= seconds:

@@ -109,7 +109,7 @@ def captured_from(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
 def located_in(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) -> Iterator[tuple[Detected, Stopwatch]]:
     """Each frame with its faces. RegionError for one outside of --roi; of images, the others are searched, and
     IncompleteError is raised after the last one."""
-    refused: list[RegionError] = []
+    refused: dict[tuple[int, str], RegionError] = {}  # by image: in a loop, each comes again
     searched = False
     for frame, watch in captured:
         watch.start()
@@ -118,16 +118,17 @@ def located_in(captured: Iterable[tuple[Frame, Stopwatch]], session: Session) ->
         except RegionError as error:
             if not session.stills:
                 raise
-            refused.append(error)
+            refused.setdefault((frame.stream, frame.source), error)
             continue
         searched = True
         watch.lap("detect")
         yield detected, watch
-    if refused and not searched:
-        raise refused[0]
-    if refused:
+    first = next(iter(refused.values()), None)
+    if first is not None and not searched:
+        raise first
+    if first is not None:
         count = counted(len(refused), "image was", "images were")
-        raise IncompleteError(f"{refused[0]} {count} not searched; the results of the others are kept.")
+        raise IncompleteError(f"{first} {count} not searched; the results of the others are kept.")
 
 
 def _ended(sinks: list[Sink]) -> bool:

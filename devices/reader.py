@@ -171,7 +171,8 @@ class Reader:
         A live source gives its newest frame, a file every frame; they are read in a separate thread. The source is opened
         when the first frame is requested. Raises InputError for options that do not suit the source, SourceError if it
         cannot be opened, and IncompleteError after the last frame of a damaged video, of images of which some cannot be
-        read or are outside of the region, or of several sources of which one cannot be read.
+        read or are outside of the region, or of several sources of which one cannot be read. A loop has no last frame: what
+        is missing in it is logged once.
 
         >>> import edgefer
         >>> frames = edgefer.load("fer-nano").watch("builtin")
@@ -224,13 +225,14 @@ def closed_source(names: Sequence[str], options: SourceOptions, live: LiveOption
     if not names or "" in names:
         raise InputError("Name a source: a camera's number, a video, an image, a folder, a URL or builtin.")
     made: list[Source] = []
+    live = replace(live, queue=max(0, sum("://" in name for name in names) - 1))
     for name in names:
         if not is_camera(name) and options.capture != DEFAULT_CAPTURE:
             raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
         source = _named_source(name, options, live, alone=len(names) == 1)
         if options.wait and not source.live:
             raise InputError(f"--wait is for cameras and streams: {source.name} is read immediately.")
-        made.append(PlayedSource(source, options.playback, live.stop))
+        made.append(PlayedSource(source, options.playback, live.stop, live.log))
     return made[0] if len(made) == 1 else MergedSources(made, live.stop, live.log)
 
 

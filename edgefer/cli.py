@@ -83,10 +83,10 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except EdgeferError as error:
-        print(f"edgefer: {printable(without_passwords(str(error)), keep=chr(10))}", file=sys.stderr)
+        _complain(f"edgefer: {printable(without_passwords(str(error)), keep=chr(10))}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("edgefer: stopped.", file=sys.stderr)
+        _complain("edgefer: stopped.")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python does not report it again at exit
@@ -96,14 +96,20 @@ def _run() -> int:
     return 0
 
 
+def _complain(text: str) -> None:
+    """Print to stderr, which may be a closed pipe or terminal: the exit code is the same then."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
 def _report(error: Exception) -> int:
     """The exit code, after a sentence about a shortage or an OSError; any other error is raised."""
     if sentence := shortage_of(error):
-        print(f"edgefer: {sentence}", file=sys.stderr)
+        _complain(f"edgefer: {sentence}")
         return 1
     if isinstance(error, OSError):
         where = without_passwords(f"{error.filename}: ") if error.filename else ""
-        print(f"edgefer: {printable(where)}{error.strerror or error}.", file=sys.stderr)
+        _complain(f"edgefer: {printable(where)}{error.strerror or error}.")
         return 2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
     raise error
 

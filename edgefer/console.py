@@ -28,9 +28,17 @@ from rich.text import Text
 from edgefer.progress import Epoch, Item, Progress
 from edgefer.text import json_text, printable
 
+
+class Stderr(Console):
+    """A console whose reader may end before this program does: results and long work do not depend on messages."""
+
+    def on_broken_pipe(self) -> None:  # rich would end the program, and discard what is written to stdout
+        self.quiet = True
+
+
 # Without emoji, or ":b:" in an IPv6 address becomes one.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+err = Stderr(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def log(text: str) -> None:
@@ -129,7 +137,7 @@ def _unheld() -> Iterator[Console]:
         yield err
         return
     with copy:
-        yield Console(file=copy, force_terminal=True, highlight=False, soft_wrap=True, emoji=False)
+        yield Stderr(file=copy, force_terminal=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def _bar() -> Bar:

@@ -18,6 +18,8 @@ MAX_CARD = 1 << 20  # bytes
 MAX_JSON = 64 << 20
 MAX_BESIDE = 100  # bytes of a name
 MAX_NETWORK = 1 << 30  # of a .tflite, .keras or .npz file
+# Why there is nothing at a path; the last two where the file system cannot hold such a name.
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL}
 
 
 def user_cache() -> Path:
@@ -58,7 +60,8 @@ def read_regular(path: Path, limit: int, *, error: type[InputError] = InputError
 
 
 def mode_of(path: Path, *, error: type[InputError] = InputError) -> int:
-    """The st_mode of what is at `path`, 0 if nothing is; `error` if this user may not look there.
+    """The st_mode of what is at `path`, 0 if nothing is; `error` if that cannot be determined: this user may not look there,
+    or the disk or network drive gives no answer.
 
     For "there is no ..." messages: pathlib's exists(), is_file() and is_dir() raise a PermissionError before Python 3.14,
     and say no from then on, as those of os.path always do.
@@ -69,7 +72,13 @@ def mode_of(path: Path, *, error: type[InputError] = InputError) -> int:
         raise error(
             f"{_shown(path)} cannot be read: Permission denied. Change the rights of its folder (chmod), or name another."
         ) from None
-    except (OSError, ValueError):
+    except OSError as trouble:
+        if trouble.errno in ABSENT:
+            return 0
+        raise error(
+            f"{_shown(path)} cannot be read: {trouble.strerror}. Check its disk or network drive, or name another."
+        ) from None
+    except ValueError:  # a NUL in the name
         return 0
 
 

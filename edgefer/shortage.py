@@ -8,14 +8,16 @@ THREADS = (
 )
 FILES = "Too many files are open: raise the limit (ulimit -n), or name fewer sources and outputs."
 BY_NUMBER = {errno.ENOMEM: MEMORY, errno.EMFILE: FILES, errno.ENFILE: FILES}
-BY_TEXT = {  # of CPython, the dynamic linker, OpenCV and C++
-    "can't start new thread": THREADS,
-    "failed to map segment": MEMORY,
-    "cannot allocate memory": MEMORY,
-    "Insufficient memory": MEMORY,
-    "Failed to allocate": MEMORY,
-    "std::bad_alloc": MEMORY,
-}
+BY_TEXT = (  # what raises it, by its qualified name, and its text: other exceptions may quote the name of a file
+    ("builtins.RuntimeError", "can't start new thread", THREADS),
+    ("builtins.ImportError", "failed to map segment", MEMORY),  # of the dynamic linker
+    ("builtins.ImportError", "cannot allocate memory", MEMORY),
+    ("cv2.error", "Insufficient memory", MEMORY),
+    ("cv2.error", "Failed to allocate", MEMORY),
+    ("builtins.RuntimeError", "Failed to allocate", MEMORY),  # of the TFLite runtimes, and of C++ in any library
+    ("cv2.error", "std::bad_alloc", MEMORY),
+    ("builtins.RuntimeError", "std::bad_alloc", MEMORY),
+)
 
 
 def shortage_of(error: BaseException) -> str:
@@ -24,4 +26,5 @@ def shortage_of(error: BaseException) -> str:
         return MEMORY
     if isinstance(error, OSError):
         return BY_NUMBER.get(error.errno or 0, "")
-    return next((sentence for text, sentence in BY_TEXT.items() if text in str(error)), "")
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    return next((sentence for kind, text, sentence in BY_TEXT if kind in kinds and text in str(error)), "")

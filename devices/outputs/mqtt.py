@@ -272,9 +272,11 @@ def is_news(old: dict | None, new: dict) -> bool:
 
 
 def diagnostics_of(stats: RunStats, own_name: str) -> dict:
-    """The run's health: fps, temperature_c, memory_mb, and the problem of another output, "none" if there is none."""
+    """The run's health: fps, temperature_c, memory_mb, and the problem of its source or another output, "none" if there is
+    none."""
     now = stats.read()
-    problems = [f"{sink.name}: {sink.trouble}" for sink in now.sinks if sink.trouble and sink.name != own_name]
+    problems = [source.trouble.rstrip(".") for source in now.sources if source.trouble]
+    problems += [f"{sink.name}: {sink.trouble}" for sink in now.sinks if sink.trouble and sink.name != own_name]
     return {
         "fps": round(now.fps, 1),
         "temperature_c": now.temperature_c and round(now.temperature_c),

@@ -88,6 +88,10 @@ class StatsCollector(Collector):
         for stage, (counts, total_s) in self._stats.histograms().items():
             stages.add_metric([stage], _cumulative(counts), total_s)
         yield stages
+        giving = GaugeMetricFamily("edgefer_source_up", "1 unless a source is lost or has failed", labels=["source"])
+        for source in now.sources:
+            giving.add_metric([source.name], source.up)
+        yield giving
         dropped = CounterMetricFamily("edgefer_sink_dropped_frames", "Frames a sink dropped", labels=["sink"])
         errors = CounterMetricFamily("edgefer_sink_errors", "How often a sink failed", labels=["sink"])
         up = GaugeMetricFamily("edgefer_sink_up", "1 while a sink works", labels=["sink"])

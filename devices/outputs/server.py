@@ -17,6 +17,7 @@ from edgefer.devices.outputs.auth import TokenAuth
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.tokens import GuessLimit, check_token, host_of, is_loopback
 from edgefer.errors import InputError, SourceError
+from edgefer.shortage import shortage_of
 
 MAX_CONNECTIONS = 128
 MAX_HOST_CONNECTIONS = 32  # from one host; a browser opens up to 6
@@ -175,6 +176,8 @@ def _listen(host: str, port: int, name: str) -> socket.socket:
         both = host == "::" and socket.has_dualstack_ipv6()  # the printed address is IPv4
         return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
+        if shortage_of(error):
+            raise  # which is reported as such: another address would not help
         raise SourceError(f"The {name} cannot be served at {host}:{port}: {_problem(error)}.") from None
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgefer.devices.board import health
 from edgefer.devices.outputs.sink import Sink
+from edgefer.devices.sources.state import SourceState
 from edgefer.records import Frame
 
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -37,7 +38,7 @@ class SinkState:
 class Reading:
     """A snapshot of the run. `state`: "starting", "running", "paused" or "lost" (no frame for LOST_S). None: unknown.
 
-    stages_ms: the median of each stage's latest times. skipped: frames of a live source that came too fast.
+    stages_ms: the median of each stage's latest times. sources: in the order in which they were named. skipped: frames of a live source that came too fast.
     """
 
     state: str
@@ -51,6 +52,7 @@ class Reading:
     skipped: int
     temperature_c: float | None
     memory_mb: float | None
+    sources: tuple[SourceState, ...]
     sinks: tuple[SinkState, ...]
 
     def to_json(self) -> dict:
@@ -120,6 +122,7 @@ class RunStats:
     ):
         self._skipped, self._on_frame, self._keep_laps = skipped, on_frame, keep_laps
         self.sinks: Sequence[Sink] = ()  # whose states are read
+        self.sources: Callable[[], tuple[SourceState, ...]] = tuple
         self.paused: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
         self.frames = self.faces = self.frames_with_faces = 0
@@ -209,6 +212,7 @@ class RunStats:
                 skipped=self._skipped(),
                 temperature_c=temperature_c,
                 memory_mb=memory_mb,
+                sources=self.sources(),
                 sinks=tuple(
                     SinkState(name=sink.name, dropped=sink.dropped, errors=sink.errors, trouble=sink.trouble)
                     for sink in self.sinks

@@ -32,12 +32,14 @@ NETWORK = {
 
 @dataclass(frozen=True, kw_only=True)
 class LiveOptions:
-    """Options of live sources, see edgefer.devices.sources.live.Live."""
+    """Options of live sources, see edgefer.devices.sources.live.Live. queue: the number of other URLs, since OpenCV opens one
+    at a time."""
 
     stop: Event = field(default_factory=Event)
     log: Callable[[str], None] = lambda text: None
     trying: Callable[[], None] = lambda: None
     wait: bool = False
+    queue: int = 0
 
 
 def is_csi(where: int | str) -> bool:

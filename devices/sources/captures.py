@@ -5,9 +5,12 @@ Each `connect_...` opens one and returns a Capture (edgefer.devices.sources.live
 
 import errno
 import os
+import socket
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -18,7 +21,11 @@ from edgefer.errors import MissingDependency, SourceError
 from edgefer.files import mode_of
 from edgefer.quiet import hush_codecs
 
-OPEN_MS = READ_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
+OPEN_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
+READ_MS = 30_000  # for an image of a slow stream; Live decides earlier whether a stream has stalled
+MAX_BAD = 30  # damaged images in a row; each takes as long as a good one, while after the end all reads fail at once
+BAD_S = 5.0  # how long to skip them
+PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}  # of the schemes over TCP
 RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames per second up to this size
 GSTREAMER_END = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 PICAMERA2_FIX = "sudo apt install -y python3-picamera2, and make the venv with python3 -m venv --system-site-packages"
@@ -48,8 +55,19 @@ class CvCapture:
         self.fps = capture.get(cv2.CAP_PROP_FPS)
 
     def read(self) -> np.ndarray | None:
+        """The next image, after skipping up to MAX_BAD damaged ones."""
         read, image = self._capture.read()
-        return square_pixels(image, self._capture) if read else None
+        return square_pixels(image, self._capture) if read else self._after_damage()
+
+    def _after_damage(self) -> np.ndarray | None:
+        until = time.monotonic() + BAD_S
+        for _ in range(MAX_BAD):
+            read, image = self._capture.read()
+            if read:
+                return square_pixels(image, self._capture)
+            if time.monotonic() > until:
+                break
+        return None
 
     def close(self) -> None:
         self._capture.release()
@@ -99,6 +117,7 @@ def check_device(device: Path) -> None:
 
 def connect_url(url: str) -> CvCapture:
     """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg."""
+    check_host(url)
     hush_codecs()
     capture = cv2.VideoCapture(
         url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
@@ -108,6 +127,26 @@ def connect_url(url: str) -> CvCapture:
             f"The stream {shown_address(url)} cannot be opened: check the address, the password if it needs one, and that its host responds."
         )
     return CvCapture(capture)
+
+
+def check_host(url: str) -> None:
+    """SourceError if the URL's host accepts no connection, with the reason, which OpenCV does not give. OpenCV opens one URL
+    at a time: without this, a camera that is off would keep the others from being opened for seconds."""
+    parts = urlsplit(url)
+    port = parts.port or PORTS.get(parts.scheme)
+    if not parts.hostname or not port or (parts.scheme in ("http", "https") and "http_proxy" in os.environ):
+        return
+    try:
+        socket.create_connection((parts.hostname, port), OPEN_MS / 1000).close()
+    except TimeoutError:
+        reason = f"no answer within {OPEN_MS / 1000:.0f} s"
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    else:
+        return
+    raise SourceError(
+        f"The stream {shown_address(url)} cannot be opened ({reason}): check the address, and that its host is on and responds."
+    )
 
 
 def check_gstreamer() -> None:

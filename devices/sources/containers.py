@@ -57,6 +57,16 @@ def examine(file: Path) -> Structure:
     return OPEN
 
 
+def start_s(file: Path) -> float:
+    """Structure.start_s alone, without examining containers that do not have it; 0 for a file that cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(4)
+            return _matroska(opened, file.stat().st_size).start_s if head == EBML.to_bytes(4) else 0.0
+    except (OSError, IndexError):
+        return 0.0
+
+
 def names_others(file: Path) -> bool:
     """Whether it is a list of files or URLs that a decoder would open instead: HLS, FFmpeg's concat, SDP, DASH, IMF."""
     with file.open("rb") as opened:

@@ -12,8 +12,9 @@ import cv2
 
 from edgefer import drawn
 from edgefer.devices.sources.aspect import square_pixels
-from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine, names_others
+from edgefer.devices.sources.containers import COUNTED, OPEN, Structure, examine, names_others, start_s
 from edgefer.devices.sources.counts import frames_not_shown
+from edgefer.devices.sources.state import SourceState
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
 from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
@@ -35,6 +36,7 @@ class Source(Protocol):
     skipped: live frames dropped for newer ones. total: the number of frames, None if unknown. left_out: what could not be
     read, and why. failed: sentences about merged sources that could not be read. unchecked: once it has ended, a sentence
     if its completeness could not be checked. stills: independent images. streams: the number of merged sources.
+    states: of each of them, or of this one; other threads may ask.
     """
 
     @property
@@ -57,6 +59,8 @@ class Source(Protocol):
     def stills(self) -> bool: ...
     @property
     def streams(self) -> int: ...
+    @property
+    def states(self) -> tuple[SourceState, ...]: ...
 
     def __enter__(self) -> "Source": ...
     def __exit__(self, *exc: object) -> None: ...
@@ -79,6 +83,10 @@ class Recorded:
         self.left_out: list[str] = []
         self.failed: list[str] = []
 
+    @property
+    def states(self) -> tuple[SourceState, ...]:
+        return (SourceState(name=self.name),)
+
     def __enter__(self):
         return self
 
@@ -97,6 +105,7 @@ class Video(Recorded):
     def __init__(self, where: Path | str, name: str = ""):
         super().__init__(name or shown_address(str(where)))
         self._where = where
+        self._count: int | None = None
         self._reading = threading.Lock()
         self._open = ExitStack()
 
@@ -120,8 +129,15 @@ class Video(Recorded):
         fps, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         if 0 < fps <= 1000:
             self.fps = fps
-        self.total = round(count) if 0 < count < 1e9 else None
+        self._count = round(count) if 0 < count < 1e9 else None
         return self
+
+    @property
+    def total(self) -> int | None:  # type: ignore[override]
+        """The number of frames that are shown: a trimmed video holds more. Computed from the file each time."""
+        if self._count is None or not isinstance(self._where, Path):
+            return self._count
+        return max(0, self._count - frames_not_shown(self._where) - round(start_s(self._where) * self.fps))
 
     def __exit__(self, *exc: object) -> None:
         # The capture must not be released during a read in another thread: OpenCV would crash.
@@ -149,7 +165,7 @@ class Video(Recorded):
     def _judge(self, frames: int, last_s: float) -> None:
         """IncompleteError if frames are missing, according to the container's count, structure or length."""
         structure = examine(self._where) if isinstance(self._where, Path) else _by_name(self._where)
-        total = max(0, (self.total or 0) - round(structure.start_s * self.fps))
+        total = max(0, (self._count or 0) - round(structure.start_s * self.fps))
         allowed = max(2, math.ceil(MAX_MISSING * total))
         if structure.counts and total - frames > allowed and isinstance(self._where, Path):
             total -= frames_not_shown(self._where)

@@ -6,6 +6,7 @@ program: a thread that delivers nothing for a while is abandoned, and another on
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,23 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edgefer.devices.mailbox import Mailbox
-from edgefer.errors import EdgeferError, MissingDependency, SourceError
+from edgefer.devices.sources.state import SourceState, SourceStatus
+from edgefer.errors import EdgeferError, IncompleteError, MissingDependency, SourceError
 from edgefer.records import Frame
+from edgefer.text import counted
 
 if TYPE_CHECKING:
     from edgefer.devices.sources.cameras import LiveOptions
 
-MAX_HUNG = 10  # threads that hang in a driver, each with its memory; a service is then restarted
+PING_S = 5.0  # a longer wait is reported as a new attempt: systemd's watchdog allows 30 s
+QUEUE_S = 5.0  # for each other URL that may be opened before this one
+MAX_STALL_S = 30.0  # for a stream that is known to be slow
+FEW = 2  # images of a connection before it stalls: the stream may be a slow one
+QUICK = 100  # images in a row that are not slow
+MAX_LOGGED = 5  # interruptions that are logged one by one in LOGGED_S
+LOGGED_S = 600.0
+LONG_S = 60.0  # an interruption that is logged in any case
+MAX_HUNG = 10  # threads that hang in a driver, each with its memory; a service with this source alone is then restarted
 
 
 class Capture(Protocol):
@@ -48,9 +59,10 @@ class Live:
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
     title: its name in messages, such as "Camera 0". label: its name in the outputs, such as "0".
     options: stop ends the frames within 0.1 s once it is set; log receives a message when the images stop and one when
-    they are back; trying is called at each attempt to connect; wait: if the camera is not connected when the source is
+    they are back; trying is called at each attempt to connect, and during long ones; wait: if the camera is not connected when the source is
     opened, wait for it.
-    open_s, stall_s: time limits for the first image and any later one. retry_s: the first and the longest pause
+    open_s, stall_s: time limits for the first image and any later one; the latter grows to MAX_STALL_S for a stream that
+    proves to be slower. retry_s: the first and the longest pause
     between two attempts to reconnect; it doubles in between.
     """
 
@@ -73,12 +85,20 @@ class Live:
         self.left_out: list[str] = []
         self.failed: list[str] = []
         self.unchecked = ""
+        self._trouble = ""  # a sentence while it gives no images
         self._connect, self._stop, self._log = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait
-        self._open_s, self._stall_s, self._retry_s = open_s, stall_s, retry_s
+        self._open_s, self._stall_s, self._retry_s = open_s + QUEUE_S * options.queue, stall_s, retry_s
+        self._patience_s = stall_s  # the current limit
+        self._interruptions, self._counted_s = 0, -math.inf  # in this LOGGED_S, and when it began
         self._reader: _Reader | None = None
         self._hung: list[_Reader] = []
         self._closed = False
+
+    @property
+    def states(self) -> tuple[SourceState, ...]:
+        status = SourceStatus.LOST if self._trouble else SourceStatus.OK
+        return (SourceState(name=self.name, state=status, trouble=self._trouble),)
 
     def __enter__(self) -> "Live":
         self._reader = _Reader(self._connect)
@@ -86,7 +106,8 @@ class Live:
             self._reader.images.leave()
             why = self._reader.why() or f" within {self._open_s:.0f} s"
             if self._wait and not isinstance(self._reader.images.error, MissingDependency):
-                self._log(f"{self._title} gives no images{why}: waiting for it.")
+                self._trouble = f"{self._title} gives no images{why}: waiting for it."
+                self._log(self._trouble)
             elif isinstance(self._reader.images.error, EdgeferError):
                 raise self._reader.images.error
             else:
@@ -107,14 +128,21 @@ class Live:
         assert self._reader is not None, "a source is opened by `with`"
         began, index, expected = time.monotonic(), 0, 0
         missed = self._reader.images.left  # it was not connected, which has been logged
+        last_s, quick = began, 0
         while not self._ended():
-            if missed or not self._reader.images.wait(self._stall_s, self._ended):
+            if missed or not self._waited(self._reader, self._patience_s):
+                if expected <= FEW and self._reader.is_alive():  # it may be a slow stream
+                    self._patience_s = min(2 * self._patience_s, max(MAX_STALL_S, self._stall_s))
                 self._reconnect(logged=missed)
                 expected, missed = 0, False
                 continue
             taken = self._reader.images.take()
             self.skipped += taken.number - expected
             expected = taken.number + 1
+            quick = quick + 1 if taken.time_s - last_s < self._stall_s else 0
+            last_s = taken.time_s
+            if quick == QUICK:
+                self._patience_s = self._stall_s
             time_s = max(0.0, taken.time_s - began)
             yield Frame(index=index, time_s=time_s, image_bgr=taken.image_bgr, source=self.name)
             index += 1
@@ -122,12 +150,28 @@ class Live:
     def _ended(self) -> bool:
         return self._closed or self._stop.is_set()
 
+    def _waited(self, reader: "_Reader", limit_s: float) -> bool:
+        """Whether there is an image in time."""
+        until = time.monotonic() + limit_s
+        while limit_s > PING_S:
+            began = time.monotonic()
+            if reader.images.wait(PING_S, self._ended):
+                return True
+            if time.monotonic() - began < PING_S:  # it has ended
+                return False
+            self._trying()
+            limit_s = until - time.monotonic()
+        return reader.images.wait(max(0.0, limit_s), self._ended)
+
     def _reconnect(self, logged: bool) -> None:
-        """Retry until a new reader has an image, or until stop is set. EdgeferError once MAX_HUNG of them hang."""
+        """Retry until a new reader has an image, or until stop is set. IncompleteError once MAX_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
+        shown = True
         if not self._ended() and not logged:
-            self._log(f"{self._title} stopped giving images{self._reader.why()}: retrying until it is back.")
+            self._trouble = f"{self._title} stopped giving images{self._reader.why()}: retrying until it is back."
+            if shown := self._counts_few():
+                self._log(self._trouble)
         lost = time.monotonic()
         while not self._ended():
             self._trying()
@@ -136,16 +180,36 @@ class Live:
                 return
             pause = min(2 * pause, longest)
             self._trying()
+            if not shown and time.monotonic() - lost > LONG_S:
+                shown = True
+                self._log(self._trouble)
             self._hung = [reader for reader in (*self._hung, self._reader) if reader.is_alive()]
             if len(self._hung) >= MAX_HUNG:
-                raise EdgeferError(
+                raise IncompleteError(
                     f"{self._title} hangs: {MAX_HUNG} connections did not end. Replug it, or restart this computer."
                 )
             self._reader = _Reader(self._connect)
-            if self._reader.images.wait(self._open_s, self._ended):
+            if self._waited(self._reader, self._open_s):
                 self.fps = self._reader.fps
-                self._log(f"{self._title} is back after {time.monotonic() - lost:.0f} s.")
+                self._trouble = ""
+                if shown:
+                    self._log(f"{self._title} is back after {time.monotonic() - lost:.0f} s.")
                 return
+
+    def _counts_few(self) -> bool:
+        """Count an interruption; False where it is not to be logged: a source that comes and goes all day would fill the log."""
+        now = time.monotonic()
+        if now - self._counted_s >= LOGGED_S:
+            if (unlogged := self._interruptions - MAX_LOGGED) > 0:
+                self._log(f"{self._title} was interrupted {counted(unlogged, 'more time', 'more times')} until now.")
+            self._interruptions, self._counted_s = 0, now
+        self._interruptions += 1
+        if self._interruptions == MAX_LOGGED + 1:
+            self._log(
+                f"{self._title} is interrupted again and again: for {LOGGED_S / 60:.0f} minutes, only interruptions of more "
+                f"than {LONG_S:.0f} s are logged."
+            )
+        return self._interruptions <= MAX_LOGGED
 
 
 class _Reader(threading.Thread):

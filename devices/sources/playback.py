@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import cv2
 
 from edgefer.devices.sources.files import Recorded, Source
+from edgefer.devices.sources.state import SourceState, SourceStatus
 from edgefer.devices.sources.urls import HIDDEN
 from edgefer.devices.threads import Prefetch
 from edgefer.errors import EdgeferError, ImageError, IncompleteError, InputError, MissingDependency, SourceError
@@ -38,14 +40,25 @@ MAX_DROPPED_S = 1.0  # after dropping for so long, a late frame is played after 
 
 
 class PlayedSource:
-    """A source played with a Playback. stop: ends a wait for the time of a frame."""
+    """A source played with a Playback.
 
-    def __init__(self, source: Source, playback: Playback, stop: threading.Event | None = None):
+    In a loop, frames that are missing do not end it: that is logged once, and `failed` has it. stop: ends a wait for the time
+    of a frame.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        playback: Playback,
+        stop: threading.Event | None = None,
+        log: Callable[[str], None] = lambda text: None,
+    ):
         if source.live and (playback.loop or playback.realtime):
             raise InputError(f"--loop and --realtime are for files: {source.name} has its own pace.")
         self._source, self._playback, self._stop = source, playback, stop or threading.Event()
         self.name, self.live, self.stills, self.streams = source.name, source.live, source.stills, source.streams
-        self._late = 0
+        self._late, self._log = 0, log
+        self._missing = ""  # in a loop: a sentence about missing frames
 
     @property
     def fps(self) -> float:
@@ -69,7 +82,13 @@ class PlayedSource:
 
     @property
     def failed(self) -> list[str]:
-        return self._source.failed
+        return [*self._source.failed, self._missing] if self._missing else self._source.failed
+
+    @property
+    def states(self) -> tuple[SourceState, ...]:
+        if self._missing:
+            return (SourceState(name=self.name, state=SourceStatus.INCOMPLETE, trouble=self._missing),)
+        return self._source.states
 
     def __enter__(self) -> Source:
         self._source.__enter__()
@@ -92,31 +111,40 @@ class PlayedSource:
         """The frames in a loop, with continuing times and numbers."""
         began_s, count = 0.0, 0
         while not self._stop.is_set():
-            last_s = began_s
-            for frame in self._source:
-                last_s = began_s + frame.time_s
-                yield replace(frame, index=count, time_s=last_s)
-                count += 1
+            last_s, before = began_s, count
+            try:
+                for frame in self._source:
+                    last_s = began_s + frame.time_s
+                    yield replace(frame, index=count, time_s=last_s)
+                    count += 1
+            except IncompleteError as error:
+                if count == before:
+                    raise
+                if not self._missing:
+                    self._log(f"{error} It is played again.")
+                self._missing = str(error)
             began_s = last_s + 1 / self._source.fps
             self._source.__exit__(None, None, None)
             self._source.__enter__()
 
     def _paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Each frame at its time; one that is more than a frame late is dropped. Not all of them: where reading alone is
-        slower than playing, every frame is late."""
-        began = played = None
+        """Each frame at its time; one that is more than a frame late is dropped, unless reading alone is slower than playing:
+        every frame is late then, and dropping it gains nothing."""
+        began, read = None, 0
+        played = time.monotonic()
         for frame in frames:
-            now = time.monotonic()
-            if began is None or played is None:
-                began, played = now - frame.time_s, now
+            now, read = time.monotonic(), read + 1
+            if began is None:
+                began, played, read = now - frame.time_s, now, 0
             wait_s = began + frame.time_s - now
-            if wait_s < -1 / self.fps and now - played < MAX_DROPPED_S:
+            catches_up = now - played < min(read / self.fps, MAX_DROPPED_S)
+            if wait_s < -1 / self.fps and catches_up:
                 self._late += 1
                 continue
             if wait_s > 0 and self._stop.wait(wait_s):
                 return
             yield frame
-            played = time.monotonic()
+            played, read = time.monotonic(), 0
 
 
 class MergedSources:
@@ -138,8 +166,8 @@ class MergedSources:
         self._named = self._sources = dict(enumerate(sources))  # by stream; later only those that could be opened
         self._stop, self._names, self._log = stop, names, log
         self.name, self.streams = ", ".join(names), len(sources)
-        self.failed: list[str] = []
-        self._going: set[int] = set()  # streams that may still give frames
+        self._failures: dict[int, str] = {}  # sentences by stream
+        self._going = set(self._named)  # streams that may still give frames
         self._open = ExitStack()
 
     @property
@@ -168,16 +196,36 @@ class MergedSources:
         return [line for source in self._sources.values() for line in source.left_out]
 
     @property
+    def failed(self) -> list[str]:
+        return [*self._failures.values(), *(text for source in self._sources.values() for text in source.failed)]
+
+    @property
+    def states(self) -> tuple[SourceState, ...]:
+        return tuple(self._state(stream) for stream in self._named)
+
+    def _state(self, stream: int) -> SourceState:
+        name = self._names[stream]
+        if trouble := self._failures.get(stream):
+            return SourceState(name=name, state=SourceStatus.FAILED, trouble=trouble)
+        if stream not in self._going:
+            return SourceState(name=name, state=SourceStatus.ENDED)
+        (state,) = self._named[stream].states
+        return replace(state, name=name)
+
+    @property
     def unchecked(self) -> str:
         return " ".join(source.unchecked for source in self._sources.values() if source.unchecked)
 
     def __enter__(self) -> Source:
         opened: dict[int, Source] = {}
-        self.failed, self._going = [], set(self._named)
-        with ExitStack() as stack:
+        self._failures, self._going = {}, set(self._named)
+        with ExitStack() as stack, ThreadPoolExecutor(len(self._named), "edgefer-open") as pool:
+            # Cameras all at once: each that is dead takes some seconds.
+            begun = {stream: pool.submit(source.__enter__) for stream, source in self._named.items() if source.live}
+            stack.callback(_close_at_once, [self._named[stream] for stream in begun])
             for stream, source in self._named.items():
                 try:
-                    opened[stream] = stack.enter_context(source)
+                    opened[stream] = begun[stream].result() if stream in begun else stack.enter_context(source)
                 except UNREADABLE as error:
                     self._fail(stream, error)
             if not opened:
@@ -210,10 +258,24 @@ class MergedSources:
 
     def _fail(self, stream: int, error: EdgeferError) -> None:
         """Log the error, unless no other source is left: it is raised then."""
-        self.failed.append(str(error))
+        self._failures[stream] = str(error)
         self._going.discard(stream)
         if self._going:
             self._log(f"{error} The other sources are read.")
+
+
+def _close_at_once(sources: Sequence[Source]) -> None:
+    """Close live sources in threads: each that hangs in its driver is waited for."""
+    threads: list[threading.Thread] = []
+    for source in sources:
+        thread = threading.Thread(target=source.__exit__, args=(None, None, None), daemon=True)
+        try:
+            thread.start()
+            threads.append(thread)
+        except RuntimeError:  # no further thread, or the interpreter is ending
+            source.__exit__(None, None, None)
+    for thread in threads:
+        thread.join()
 
 
 class Unreadable(Recorded):

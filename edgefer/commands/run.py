@@ -98,6 +98,7 @@ def _run(options: RunOptions) -> None:
     damage: IncompleteError | None = None
     with reader.open_sources(options.sources, source_options) as source:
         stats = RunStats(skipped=lambda: source.skipped, on_frame=notifier.frame)
+        stats.sources = lambda: source.states
         session = reader.session(live=source.live, stills=source.stills)
         settings, controls = _controls(reader, session, stats, stop, notifier)
         facts = RunFacts(

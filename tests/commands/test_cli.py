@@ -225,6 +225,16 @@ def test_broken_pipe_is_quiet(converted):
     assert process.wait() == 1
 
 
+@pytest.mark.parametrize(("source", "code", "lines"), [("builtin", 0, 120), ("missing.jpg", 2, 0)])
+def test_a_reader_of_messages_that_has_ended_changes_neither_results_nor_exit_code(source, code, lines):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "edgefer", "run", "fer-nano", source, "--headless", "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=write, text=True)
+    os.close(write)
+    assert (done.returncode, len(done.stdout.splitlines())) == (code, lines)
+
+
 def test_stored_accuracy_is_that_of_the_network(builtin, converted):
     """The accuracy that `convert` stored equals one computed from the network's predictions."""
     from edgefer.interpreter import Classifier

@@ -15,6 +15,7 @@ import pytest
 from edgefer import cli
 from edgefer.devices.outputs.feeds import reason_of
 from edgefer.devices.sources.files import Drawn
+from edgefer.errors import SourceError
 from edgefer.shortage import FILES, MEMORY, THREADS, shortage_of
 
 
@@ -68,6 +69,12 @@ def test_real_exceptions_are_recognized(tmp_path):
     assert shortage_of(OSError(errno.EMFILE, "too many")) == FILES
     for error in (OSError(errno.ENOENT, "none"), ValueError("other"), RuntimeError("dictionary changed size")):
         assert shortage_of(error) == ""
+    for quoted in ("std::bad_alloc", "can't start new thread", "cannot allocate memory", "Insufficient memory"):
+        for error in (SourceError(f"{quoted}.csv cannot be written."), KeyError(quoted), ValueError(quoted)):
+            assert shortage_of(error) == "", "the name of a file is not a shortage"
+    assert shortage_of(RuntimeError("can't start new thread")) == THREADS
+    assert shortage_of(RuntimeError("std::bad_alloc")) == MEMORY
+    assert shortage_of(ImportError("libx.so: cannot allocate memory in static TLS block")) == MEMORY
     assert reason_of(MemoryError()) == MEMORY[0].lower() + MEMORY[1:-1]
 
 

@@ -1,6 +1,7 @@
 """What lies in a folder that this user may not search: it is not said to be missing, on any version of Python."""
 
 import ctypes
+import errno
 import os
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from edgefer.devices.outputs.files import check_folder
 from edgefer.devices.outputs.recorded import read_report
 from edgefer.devices.sources.cameras import open_source
 from edgefer.devices.sources.captures import check_device
-from edgefer.errors import InputError
+from edgefer.errors import InputError, SourceError
 from edgefer.files import mode_of
 from edgefer.options import DetectorFiles
 from edgefer.train.data.rows import check_there
@@ -77,3 +78,13 @@ def test_what_is_missing_elsewhere_has_no_mode(tmp_path):
         assert mode_of(tmp_path / name) == 0
     (tmp_path / "loop").symlink_to("loop")
     assert mode_of(tmp_path / "loop") == 0 and os.path.isdir(tmp_path) and mode_of(Path(tmp_path)) > 0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN])
+def test_what_is_on_a_failing_disk_or_network_drive_is_not_said_to_be_missing(tmp_path, monkeypatch, number):
+    def fails(path, **options):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "stat", fails)
+    with pytest.raises(SourceError, match=f"a.mp4 cannot be read: {os.strerror(number)}. Check its disk"):
+        open_source(str(tmp_path / "a.mp4"))

@@ -154,6 +154,8 @@ async function pictures() {
   }
 }
 
+const counted = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`
+
 function duration(seconds) {
   const s = Math.round(seconds), parts = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']]
   const at = parts.findIndex(([size]) => s >= size)
@@ -172,14 +174,18 @@ function showHealth(now) {
   colors = now.about.colors
   const { network, runtime, version } = now.about
   setText($('about'), `${network} on ${runtime} · edgefer ${version}`)
+  const bad = now.sources.filter(source => source.trouble)
+  const reason = now.sources.length === 1 ? now.sources[0].trouble : bad.length ? `${bad.length} of ${now.sources.length} sources have a problem: see Sources.` : ''
+  document.body.dataset.sources = bad.length ? 'bad' : 'good'
   if (now.state === 'lost') {
-    setState('lost', 'No picture', `No picture for ${duration(now.age_s)}. The source is tried again until it is back.`)
+    setState('lost', 'No picture', `No picture for ${duration(now.age_s)}. ${reason}`.trim())
   } else if (now.state === 'paused') {
     setState('paused', 'Paused', 'Paused: nothing is read, shown or written.')
   } else if (now.state === 'starting') {
-    setState('starting', 'Starting', 'Waiting for the first picture…')
+    setState('starting', 'Starting', reason || 'Waiting for the first picture…')
   } else if (!document.hidden && document.body.dataset.state === 'running') {
-    setText($('status').lastElementChild, `Running · ${now.fps.toFixed(now.fps < 10 ? 1 : 0)} frames/s`)
+    const broken = bad.length ? ` · problem with ${bad.length} of ${counted(now.sources.length, 'source')}` : ''
+    setText($('status').lastElementChild, `Running · ${now.fps.toFixed(now.fps < 10 ? 1 : 0)} frames/s${broken}`)
   }
   const facts = [
     ['Frames a second', now.fps.toFixed(1)],
@@ -192,17 +198,29 @@ function showHealth(now) {
   define($('health'), facts)
   define($('stages'), Object.entries(now.stages_ms).map(([stage, ms]) => [stage, ms.toFixed(1)]))
   const sinks = now.sinks.length ? now.sinks : [{ name: 'this page', trouble: '', dropped: 0 }]
-  keep($('sinks'), sinks, () => {
+  $('sources-title').hidden = !now.sources.length
+  showStates($('sources'), now.sources.map(source => ({
+    name: source.name, text: source.trouble || (source.state === 'ended' ? 'read to its end' : 'ok'),
+    kind: source.state === 'failed' ? 'bad' : source.trouble ? 'warn' : 'good',
+  })))
+  showStates($('sinks'), sinks.map(sink => ({
+    name: sink.name, text: sink.trouble || (sink.dropped ? `${sink.dropped} frames left out` : 'ok'),
+    kind: sink.trouble ? 'bad' : sink.dropped ? 'warn' : 'good',
+  })))
+  showHistory(now.history, now.minutes)
+  showSettings(now.settings)
+}
+
+function showStates(list, states) {
+  keep(list, states, () => {
     const line = element('li')
     line.append(element('span'), element('span'))
     return line
-  }, (line, sink) => {
-    setText(line.children[0], sink.name)
-    setText(line.children[1], sink.trouble || (sink.dropped ? `${sink.dropped} frames left out` : 'ok'))
-    line.children[1].className = sink.trouble ? 'bad' : sink.dropped ? 'warn' : 'good'
+  }, (line, { name, text, kind }) => {
+    setText(line.children[0], name)
+    setText(line.children[1], text)
+    line.children[1].className = kind
   })
-  showHistory(now.history, now.minutes)
-  showSettings(now.settings)
 }
 
 function showHistory(bins, range) {

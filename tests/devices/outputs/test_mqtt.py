@@ -13,6 +13,7 @@ from edgefer.devices.outputs.broker import parse_broker
 from edgefer.devices.outputs.feeds import Feed
 from edgefer.devices.outputs.homeassistant import discovery
 from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.sources.state import SourceState, SourceStatus
 from edgefer.errors import EdgeferError, InputError
 
 mqtt = pytest.importorskip("edgefer.devices.outputs.mqtt", reason="paho-mqtt is not installed")
@@ -229,6 +230,9 @@ def test_diagnostics_of_a_run(make_frame):
     reported = mqtt.diagnostics_of(stats, "MQTT broker:1883")
     assert reported["problem"] == "out.csv: the disk is full" and reported["fps"] > 0 and reported["memory_mb"] > 10
     assert mqtt.diagnostics_of(stats, "out.csv")["problem"] == "none"
+    lost = SourceState(name="0", state=SourceStatus.LOST, trouble="Camera 0 stopped giving images: retrying.")
+    stats.sources = lambda: (lost,)
+    assert mqtt.diagnostics_of(stats, "out.csv")["problem"] == "Camera 0 stopped giving images: retrying"
 
 
 @pytest.mark.mosquitto

@@ -11,6 +11,7 @@ from edgefer.devices.board import health
 from edgefer.devices.outputs import stats as module
 from edgefer.devices.outputs.sink import Sink
 from edgefer.devices.outputs.stats import RunStats
+from edgefer.devices.sources.state import SourceState, SourceStatus
 from edgefer.errors import SourceError
 
 
@@ -71,6 +72,8 @@ def test_prometheus_can_scrape_the_statistics(make_frame):
     sink.name, sink.dropped = "out.csv", 2
     stats = RunStats()
     stats.sinks = [sink]
+    lost = SourceState(name="1", state=SourceStatus.LOST, trouble="Camera 1 stopped giving images.")
+    stats.sources = lambda: (SourceState(name="0"), lost)
     metrics = prometheus.Metrics(
         stats, "127.0.0.1", 0, labels=("happy", "sad", "unsure"), about={"network": "fer-small"}
     )
@@ -95,6 +98,8 @@ def test_prometheus_can_scrape_the_statistics(make_frame):
         'edgefer_sink_dropped_frames_total{sink="out.csv"}': 2,
         'edgefer_sink_errors_total{sink="out.csv"}': 0,
         'edgefer_sink_up{sink="out.csv"}': 1,
+        'edgefer_source_up{source="0"}': 1,
+        'edgefer_source_up{source="1"}': 0,
     }
     assert {name: float(reported[name]) for name in expected} == expected
     assert "process_resident_memory_bytes" in reported

@@ -1,6 +1,7 @@
 """The page: what it serves, to whom, the cost of many or slow viewers, and how it looks in a real browser."""
 
 import asyncio
+import errno
 import http.client
 import json
 import os
@@ -20,6 +21,7 @@ from edgefer.devices.outputs.server import _listen
 from edgefer.devices.outputs.settings import LiveSettings, RunSettings
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.outputs.tokens import is_loopback
+from edgefer.devices.sources.state import SourceState, SourceStatus
 from edgefer.errors import SourceError
 
 web = pytest.importorskip("edgefer.devices.outputs.web", reason="starlette and uvicorn are not installed")
@@ -360,6 +362,33 @@ def test_a_real_browser_shows_faces_and_then_a_lost_camera(serve, make_frame, tm
     browser.close()
 
 
+@pytest.mark.chromium
+def test_a_real_browser_shows_which_source_failed_and_why(serve, make_frame, tmp_path):
+    stats = RunStats()
+    failed = SourceState(name="door.mp4", state=SourceStatus.FAILED, trouble="There is no file <b>door.mp4</b>.")
+    lost = SourceState(name="1", state=SourceStatus.LOST, trouble="Camera 1 stopped giving images.")
+    stats.sources = lambda: (SourceState(name="0"), failed, lost, SourceState(name="b", state=SourceStatus.ENDED))
+    stats.add(make_frame(0, "happy"), {})
+    page = serve(stats=stats)
+    reported = json.loads(get(page, "/health").content)["sources"]
+    assert reported[:2] == [
+        {"name": "0", "state": "ok", "trouble": ""},
+        {"name": "door.mp4", "state": "failed", "trouble": "There is no file <b>door.mp4</b>."},
+    ]
+    browser = Browser(tmp_path)
+    browser.open(page.url)
+    browser.see(
+        'door.mp4</span><span class="bad">There is no file &lt;b&gt;door.mp4&lt;/b&gt;.',
+        '>1</span><span class="warn">Camera 1 stopped',
+        "read to its end",
+        'data-sources="bad"',
+    )
+    page.write(make_frame(0, "happy"))
+    stats.add(make_frame(1, "happy"), {})
+    browser.see("problem with 2 of 4 sources")
+    browser.close()
+
+
 def test_a_port_or_host_that_cannot_be_used_is_named_with_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -367,3 +396,12 @@ def test_a_port_or_host_that_cannot_be_used_is_named_with_what_to_do():
             _listen("127.0.0.1", port, "page")
     with pytest.raises(SourceError, match=r"at 203\.0\.113\.9:0: this machine does not have that address"):
         _listen("203.0.113.9", 0, "page")
+
+
+def test_too_many_open_files_are_not_blamed_on_the_address(monkeypatch):
+    def fails(*address, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "create_server", fails)
+    with pytest.raises(OSError, match="Too many open files"):  # reported by edgefer.shortage, with exit code 1
+        _listen("127.0.0.1", 0, "page")

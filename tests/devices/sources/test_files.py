@@ -5,8 +5,10 @@ import itertools
 import os
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -168,6 +170,24 @@ def test_loop_continues_frame_numbers_and_times(tmp_path):
     assert [frame.time_s for frame in frames] == pytest.approx([n / 10 for n in range(10)])
 
 
+def test_a_loop_goes_on_after_what_cannot_be_read_and_names_it_once(folder):
+    logged: list[str] = []
+    with PlayedSource(open_source(str(folder)), Playback(loop=True), log=logged.append) as source:
+        frames = list(itertools.islice(source, 7))
+    assert [frame.source for frame in frames] == [*["0.png", "1.png"] * 3, "0.png"]
+    assert [frame.index for frame in frames] == list(range(7))
+    assert len(logged) == len(source.failed) == 1 and "0bomb.png" in logged[0] and "It is played again." in logged[0]
+    (state,) = source.states
+    assert state.state == "incomplete" and state.up and state.trouble == source.failed[0]
+
+
+def test_a_loop_of_what_gives_no_frame_any_more_ends(folder):
+    source = PlayedSource(open_source(str(folder)), Playback(loop=True))
+    with pytest.raises(SourceError, match="none of 4 images could be read"), source:
+        for frame in source:
+            (folder / frame.source).unlink()
+
+
 def test_realtime_playback_is_not_faster_than_the_recording(tmp_path):
     video = write_video(tmp_path / "a.mp4", 10, fps=20)
     began = time.monotonic()
@@ -189,6 +209,33 @@ def test_realtime_playback_of_what_is_read_more_slowly_than_it_plays_still_gives
     monkeypatch.setattr(source, "fps", 100.0)
     indices = [frame.index for frame in PlayedSource(source, Playback(realtime=True))]
     assert indices[0] == 0 and len(indices) >= 5 and max(np.diff(indices)) < 20, indices
+
+
+@pytest.mark.parametrize(("read_s", "used_s", "dropped"), [(0.03, 0.0, False), (0.0, 0.1, True)])
+def test_realtime_playback_drops_frames_only_where_that_gains_time(monkeypatch, read_s, used_s, dropped):
+    """At 50 frames a second, by a clock that only the reading, the use and the waits of frames advance."""
+    now = [0.0]
+    monkeypatch.setattr(playback, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pause(seconds):
+        now[0] += seconds
+
+    class Film(Drawn):
+        fps = 50.0
+
+        def __iter__(self):
+            for index in range(200):
+                pause(read_s)
+                yield Frame(index=index, time_s=index / 50, image_bgr=np.zeros((2, 2, 3), np.uint8))
+
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", pause)
+    played = []
+    for frame in PlayedSource(Film(), Playback(realtime=True), stop):
+        played.append(frame.index)
+        pause(used_s)
+    assert (len(played) < 60) if dropped else played == list(range(200))
+    assert played[-1] > 190, "what is late is caught up with"
 
 
 def test_images_are_rotated(tmp_path):
@@ -221,12 +268,12 @@ def test_a_truncated_video_does_not_end_the_others(tmp_path):
     ):
         frames.extend(source)  # as fast as they come, so that their queue is empty at times
     assert [frame.index for frame in frames if frame.stream == 1] == list(range(60))
-    looped = [PlayedSource(open_source(str(file)), Playback(loop=True)) for file in (one, other)]
     logged: list[str] = []
-    with MergedSources(looped, log=logged.append) as source:  # the other one never ends
-        for frame in source:
-            if logged and frame.stream == 1 and frame.index > 130:
-                break
+    looped = [PlayedSource(open_source(str(file)), Playback(loop=True), log=logged.append) for file in (one, other)]
+    with MergedSources(looped, log=logged.append) as source:  # both are played again
+        for _ in itertools.takewhile(lambda frame: frame.stream == 1 or frame.index < 100, source):
+            pass
+        assert [state.state for state in source.states] == ["incomplete", "ok"]
     assert len(logged) == len(source.failed) == 1 and "one.avi is damaged" in logged[0]
 
 
@@ -258,6 +305,36 @@ def test_a_source_that_cannot_be_read_does_not_end_the_others(error, frames):
             frames_read.extend(source)
     assert [frame.index for frame in frames_read if frame.stream == 1] == list(range(15))
     assert set(logged) <= {"gone. The other sources are read."} and (logged or frames is not None)
+    states = [(state.name, state.state, state.trouble) for state in merged.states]
+    assert states == [("first", "failed", "gone."), ("builtin", "ended", ""), ("last", "failed", "gone.")]
+
+
+class Camera(Drawn):
+    """A live source that opens when all of `together` are being opened."""
+
+    live = True
+
+    def __init__(self, name: str, together: threading.Barrier):
+        super().__init__(0.1)
+        self.name, self._together, self.closed = name, together, False
+
+    def __enter__(self):
+        self._together.wait(10)
+        if self.name == "dead":
+            raise SourceError("dead is no camera.")
+        return self
+
+    def __exit__(self, *exc):
+        self._together.wait(10)
+        self.closed = True
+
+
+def test_cameras_are_opened_and_closed_at_once_since_each_dead_one_takes_seconds():
+    together = threading.Barrier(3)
+    cameras = [Camera(name, together) for name in ("a", "dead", "b")]
+    with pytest.raises(IncompleteError, match=r"^dead is no camera\.$"), MergedSources(cameras) as source:
+        assert {frame.source for frame in source} == {"a", "b"}
+    assert all(camera.closed for camera in cameras)
 
 
 @pytest.mark.parametrize("frames", [None, 0])

@@ -2,6 +2,7 @@
 
 import base64
 import http.server
+import socket
 import subprocess
 import sys
 import threading
@@ -11,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edgefer.devices.sources import cameras, urls
+from edgefer.devices.reader import SourceOptions, closed_source
+from edgefer.devices.sources import cameras, captures, urls
 from edgefer.devices.sources.cameras import LiveOptions
 from edgefer.devices.sources.live import Live
-from edgefer.errors import EdgeferError, SourceError
+from edgefer.devices.sources.playback import MergedSources
+from edgefer.errors import IncompleteError, SourceError
 
 
 class FakeCapture:
@@ -104,7 +107,13 @@ def test_no_frame_is_given_twice():
 def test_unplugged_camera_is_reconnected_and_logged_once(end):
     logged, gone, stop, back = [], SourceError("There is no camera 0."), threading.Event(), threading.Event()
     first, second = FakeCapture([1, end]), FakeCapture([50, back.wait, 51, stop.wait])
-    with live(first, gone, gone, gone, second, log=logged.append, stop=stop) as source:
+    states = []
+
+    def log(text):
+        logged.append(text)
+        states.extend(source.states)
+
+    with live(first, gone, gone, gone, second, log=log, stop=stop) as source:
         numbers = []
         for frame in source:
             numbers.append((frame.index, number_of(frame)))
@@ -115,6 +124,7 @@ def test_unplugged_camera_is_reconnected_and_logged_once(end):
     assert numbers == [(0, 1), (1, 50), (2, 51)]
     assert len(logged) == 2, logged
     assert "stopped giving images" in logged[0] and "is back" in logged[1]
+    assert [(state.state, state.trouble) for state in states] == [("lost", logged[0]), ("ok", "")]
     assert first.closed, "the old connection keeps the camera busy unless it is closed"
 
 
@@ -133,12 +143,26 @@ def test_driver_that_always_hangs_ends_the_run_before_threads_pile_up(hang):
     threading.Timer(20, stop.set).start()
     with (
         live(FakeCapture([1]), dead, stop=stop, open_s=0.02, retry_s=(0.001, 0.001)) as source,
-        pytest.raises(EdgeferError, match="Camera 0 hangs: 10 connections did not end"),
+        pytest.raises(IncompleteError, match="Camera 0 hangs: 10 connections did not end"),
     ):
         for _ in source:
             pass
     assert threading.active_count() <= threads + 11
     hang.set()
+
+
+def test_a_driver_that_always_hangs_does_not_end_the_other_sources(hang):
+    dead, alive, logged = FakeCapture([hang.wait] * 100), FakeCapture(slowly(*range(1, 200), pause=0.02)), []
+    hanging = live(FakeCapture([1]), dead, open_s=0.02, retry_s=(0.001, 0.001))
+    other = live(alive)
+    other.name = "other"
+    with MergedSources([hanging, other], log=logged.append) as source:
+        for _ in source:
+            if logged:
+                break
+        assert [state.state for state in source.states] == ["failed", "ok"]
+    hang.set()
+    assert logged[0].startswith("Camera 0 hangs") and logged[0].endswith("The other sources are read.")
 
 
 def test_fifty_reconnects_lose_no_frame_and_leave_no_thread():
@@ -201,6 +225,72 @@ def test_camera_is_released_when_the_source_is_closed():
     assert capture.closed
 
 
+def test_a_stream_slower_than_the_limit_is_given_more_time():
+    logged, stop, numbers = [], threading.Event(), []
+    slow = [FakeCapture(slowly(*range(start, start + 40), pause=0.25)) for start in (1, 50, 100, 150)]
+    with live(*slow, log=logged.append, stop=stop, stall_s=0.1) as source:
+        for frame in source:
+            numbers.append(number_of(frame))
+            if len(numbers) == 8:
+                stop.set()
+    assert len(logged) == 4 and all("stopped giving images" in line for line in logged[::2])
+    assert numbers == [1, 50, 100, 101, 102, 103, 104, 105], "0.1 and 0.2 s are too short, 0.4 is not"
+
+
+def test_long_waits_are_reported_to_the_watchdog(hang, monkeypatch):
+    monkeypatch.setattr("edgefer.devices.sources.live.PING_S", 0.05)
+    tried, stop = [], threading.Event()
+    slow = [FakeCapture([1, hang.wait]), FakeCapture([hang.wait])]
+    threading.Timer(1.5, stop.set).start()
+    with live(*slow, stop=stop, stall_s=0.5, open_s=5, trying=lambda: tried.append(1)) as source:
+        assert len(list(source)) == 1
+        hang.set()
+    assert len(tried) > 8, "not only one or two for each attempt"
+
+
+def test_a_source_that_comes_and_goes_does_not_fill_the_log(monkeypatch):
+    logged, stop = [], threading.Event()
+    connections = [FakeCapture([number]) for number in range(1, 32)]
+    with live(*connections, retry_s=(0.001, 0.001), log=logged.append, stop=stop) as source:
+        for frame in source:
+            if number_of(frame) == 30:
+                monkeypatch.setattr("edgefer.devices.sources.live.LOGGED_S", 0.0)
+            if number_of(frame) == 31:
+                stop.set()
+    assert [line.split(":")[0] for line in logged[10:]] == [
+        "Camera 0 is interrupted again and again",
+        "Camera 0 was interrupted 24 more times until now.",
+        "Camera 0 stopped giving images",
+        "Camera 0 is back after 0 s.",
+    ]
+
+
+def test_a_long_interruption_is_logged_in_any_case(monkeypatch):
+    monkeypatch.setattr("edgefer.devices.sources.live.MAX_LOGGED", 0)
+    monkeypatch.setattr("edgefer.devices.sources.live.LONG_S", 0.0)
+    logged, stop = [], threading.Event()
+    with live(FakeCapture([1]), FakeCapture([2]), log=logged.append, stop=stop) as source:
+        for frame in source:
+            if number_of(frame) == 2:
+                stop.set()
+    assert [line.split(" ")[2] for line in logged] == ["is", "stopped", "is"] and "is back" in logged[-1]
+
+
+@pytest.mark.parametrize(("damaged", "images"), [(29, 2), (40, 1)])
+def test_damaged_images_do_not_end_a_stream(damaged, images):
+    class Stream:
+        answers = iter([True, *[False] * damaged, True])
+
+        def get(self, number):
+            return 0.0
+
+        def read(self):
+            return next(self.answers, False), np.zeros((4, 6, 3), np.uint8)
+
+    capture = captures.CvCapture(Stream())
+    assert sum(capture.read() is not None for _ in range(2)) == images
+
+
 class Mjpeg(http.server.BaseHTTPRequestHandler):
     """A camera's HTTP stream: JPEG after JPEG, brighter and brighter; behind a password if it has one."""
 
@@ -260,6 +350,35 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
     with cameras.open_source(f"http://me@{host}", password=server.password) as source:
         assert next(iter(source)).image_bgr.shape == (48, 64, 3)
     assert source.name == f"http://{host}"
+
+
+def test_a_url_is_opened_while_the_hosts_of_others_do_not_answer(server):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        urls_of = [f"http://127.0.0.1:{port}/a.mjpg?n={n}" for n, port in enumerate([silent.getsockname()[1]] * 4)]
+        urls_of.append(f"http://127.0.0.1:{server.server_port}/a.mjpg")
+        server.frames = 1000
+        logged, stop = [], threading.Event()
+        with closed_source(urls_of, SourceOptions(), LiveOptions(log=logged.append, stop=stop)) as source:
+            assert next(iter(source)).stream == 4
+            stop.set()
+        assert [state.state for state in source.states] == [*["failed"] * 4, "ok"]
+        assert len(logged) == 4 and all("cannot be opened" in line for line in logged)
+
+
+def test_a_host_that_cannot_be_reached_is_named_with_the_reason(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(SourceError, match=rf"rtsp://127.0.0.1:{port}/a cannot be opened \(Connection refused\)"):
+        captures.connect_url(f"rtsp://me:own@127.0.0.1:{port}/a")
+
+    def never(address, timeout):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", never)
+    with pytest.raises(SourceError, match=r"\(no answer within 5 s\)"):
+        captures.connect_url("rtsp://192.0.2.1/a")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    captures.check_host("http://192.0.2.1/a")  # the proxy may reach it
 
 
 @pytest.mark.parametrize(
