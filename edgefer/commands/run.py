@@ -170,10 +170,10 @@ def _with_progress(source: "Source", options: RunOptions):
 
     wanted = options.outputs
     lines = wanted.json_lines or not (wanted.save or wanted.csv or wanted.serve or wanted.mqtt)
-    if source.live or not source.total or source.total < 2 or (lines and sys.stdout.isatty()):
+    total = None if source.live else source.total
+    if not total or total < 2 or (lines and sys.stdout.isatty()):
         return source
-    total = min(source.total, options.frames or source.total)
-    return console.PROGRESS.track(source, total, source.name)
+    return console.PROGRESS.track(source, min(total, options.frames or total), source.name)
 
 
 def _log_what_was_seen(stats: "RunStats", source: "Source", options: ReaderOptions) -> None:
