@@ -16,17 +16,20 @@ from unittest.mock import patch
 
 import numpy as np
 
+from edgefer import drawn
 from edgefer.bundle import Bundle
+from edgefer.card import InputSpec
 from edgefer.convert.contract import Stated, parse_scale
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network
 from edgefer.errors import EdgeferError
 from edgefer.interpreter import Network, softmax
 from edgefer.options import Color
+from edgefer.preprocess import prepare
 from edgefer.train.backend import tensorflow
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-CLASSES, IMAGES = len(LABELS), 16
+CLASSES, IMAGES = len(LABELS), 12
 Make = Callable[[ModuleType], object]
 
 
@@ -116,7 +119,9 @@ def squeezed(activation: str, norm: str) -> Make:
         def normal(x):
             return layers.GroupNormalization(4)(x) if norm == "group" else getattr(layers, norm)()(x)
 
-        x = layers.Conv2D(16, 3, activation=activation)(layers.ZeroPadding2D(1)(layers.Rescaling(1 / 127.5, -1)(pixels)))
+        x = layers.Conv2D(16, 3, activation=activation)(
+            layers.ZeroPadding2D(1)(layers.Rescaling(1 / 127.5, -1)(pixels))
+        )
         for filters in (16, 32):
             y = layers.PReLU(shared_axes=[1, 2])(normal(layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)))
             y = layers.Activation(activation)(normal(layers.DepthwiseConv2D(3, padding="same")(y)))
@@ -141,7 +146,9 @@ def attentive(keras: ModuleType):
         mean, largest, join, ramp = tf.reduce_mean, tf.reduce_max, tf.concat, tf.nn.sigmoid
     x = layers.Conv2D(16, 3, strides=2, activation="relu")(pixels / 255.0)
     first, second = layers.Dense(4, activation="relu"), layers.Dense(16)
-    channels = [second(first(pool(keepdims=True)(x))) for pool in (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)]
+    channels = [
+        second(first(pool(keepdims=True)(x))) for pool in (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+    ]
     x = x * ramp(channels[0] + channels[1])
     maps = join([mean(x, axis=-1, keepdims=True), largest(x, axis=-1, keepdims=True)], axis=-1)
     x = layers.multiply([x, layers.Conv2D(1, 7, padding="same", activation="sigmoid")(maps)])
@@ -197,6 +204,7 @@ FAMILIES: dict[str, Make] = {
     "InceptionV3": transferred("InceptionV3", "inception_v3", 96),
     "ConvNeXtTiny": transferred("ConvNeXtTiny", "convnext", 64),
 }
+SCALES = {"MobileNetV2, its own layers": "-1..1", "MobileNetV3Large": "-1..1"}  # of the others: 0..255
 EXPRESSIONS: dict[str, Make] = {
     "mini_XCEPTION": mini_xception,
     "VGG-like, Sequential": vgg_like,
@@ -212,22 +220,24 @@ EXPRESSIONS: dict[str, Make] = {
 }
 
 
-def randomize(network, images: np.ndarray) -> None:
+def randomize(network, values: np.ndarray) -> None:
     """Random weights, also of batch norms, that keep the size of activations, so that answers vary."""
     random = np.random.default_rng(0)
     for weight in network.weights:
         name, shape = getattr(weight, "path", weight.name).split("/")[-1], tuple(weight.shape)
+        if name in ("mean:0", "variance:0", "mean", "variance", "count", "count:0"):
+            continue  # of Normalization, which Keras 3 reads when it loads a file
         if "variance" in name or "gamma" in name:
             weight.assign(random.uniform(0.6, 1.4, shape))
         elif "mean" in name or "beta" in name or "bias" in name:
             weight.assign(random.normal(0, 0.1, shape))
         elif "kernel" in name:
-            inputs = np.prod(shape[:2]) if "depthwise" in name else np.prod(shape[:-1])
-            weight.assign(random.normal(0, np.sqrt(2 / inputs), shape))
+            inputs = np.prod(shape[:2]) if len(shape) == 4 and shape[-1] == 1 else np.prod(shape[:-1])  # depthwise
+            weight.assign(random.normal(0, np.sqrt(1.2 / inputs), shape))
     last = next(layer for layer in reversed(network.layers) if layer.weights)
     kernel, bias = last.get_weights()
     for _ in range(12):
-        answers = np.asarray(network(images, training=False), float)
+        answers = np.asarray(network(values, training=False), float)
         answers = np.log(np.maximum(answers, 1e-7)) if are_probabilities(answers) else answers
         answers -= answers.mean(axis=1, keepdims=True)
         spread = answers.std(axis=0).max()
@@ -239,24 +249,32 @@ def randomize(network, images: np.ndarray) -> None:
         last.set_weights([kernel, bias])
 
 
+def images(spec: InputSpec) -> np.ndarray:
+    """Drawn faces and noise."""
+    faces = np.stack([prepare(face, spec) for face in drawn.face_set(IMAGES, seed=4)[0]])
+    noise = np.random.default_rng(1).integers(0, 256, (IMAGES, *spec.shape), dtype=np.uint8)
+    return np.concatenate([faces, noise])
+
+
 def are_probabilities(answers: np.ndarray) -> bool:
     return bool((answers >= 0).all() and np.abs(answers.sum(axis=1) - 1).max() < 0.01)
 
 
-def measure(make: Make, keras: ModuleType, suffix: str, folder: Path) -> str:
+def measure(name: str, keras: ModuleType, suffix: str, folder: Path) -> str:
     """One cell of the table."""
     started = time.perf_counter()
     keras.backend.clear_session()
-    network = make(keras)
+    network = (FAMILIES | EXPRESSIONS)[name](keras)
+    scale = SCALES.get(name, "0..255")
     shape = network.inputs[0].shape[1:]
-    pixels = np.random.default_rng(1).integers(0, 256, (IMAGES, *shape), dtype=np.uint8)
-    pixels[::2] = pixels[::2, :1, :1] // 2 + pixels[::2] // 8  # plain ones, too
-    randomize(network, pixels.astype(np.float32))
-    answers = np.asarray(network(pixels.astype(np.float32), training=False), np.float32)
+    pixels = images(InputSpec(height=shape[0], width=shape[1], color="gray" if shape[2] == 1 else "rgb"))
+    values = pixels.astype(np.float32) * (2 / 255) - 1 if scale == "-1..1" else pixels.astype(np.float32)
+    randomize(network, values)
+    answers = np.asarray(network(values, training=False), np.float32)
     file, out = folder / f"theirs{suffix}", Path(tempfile.mkdtemp(dir=folder)) / "bundle"
     network.save(file)
     gray = shape[-1] == 1
-    stated = Stated(labels=LABELS, color=Color.GRAY if gray else Color.RGB, scale=parse_scale("0..255"))
+    stated = Stated(labels=LABELS, color=Color.GRAY if gray else Color.RGB, scale=parse_scale(scale))
     bundle: Bundle = import_network(Request(path=file, stated=stated), out).bundle
     ours = Network.of(bundle.read("float32"), bundle.card).logits(pixels)
     theirs = answers if are_probabilities(answers) else softmax(answers)
@@ -277,14 +295,14 @@ def main() -> None:
     forms = [(number, suffix) for number in packages for suffix in (".keras", ".h5") if given.only in (None, number)]
     print("| network | " + " | ".join(f"Keras {number}, {suffix}" for number, suffix in forms) + " |", flush=True)
     print("|---" * (len(forms) + 1) + "|")
-    for name, make in (FAMILIES | EXPRESSIONS).items():
+    for name in FAMILIES | EXPRESSIONS:
         if given.names and not any(part in name for part in given.names):
             continue
         cells = []
         for number, suffix in forms:
             try:
                 with tempfile.TemporaryDirectory() as folder:
-                    cells.append(measure(make, packages[number], suffix, Path(folder)))
+                    cells.append(measure(name, packages[number], suffix, Path(folder)))
             except EdgeferError as error:
                 cells.append(f"refused: {error}")
             except Exception as error:  # of Keras itself
