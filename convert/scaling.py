@@ -122,8 +122,10 @@ def _after(layer: Any, channels: int) -> First | None:
         order = np.array(order[::-1] if layer.order is None else layer.order)
         same = sorted(order) == list(range(channels))
         return First(np.ones(channels), np.zeros(channels), order) if same else None
-    scaling = scaling_of(layer, channels)
-    return scaling and First(*(np.broadcast_to(part, (channels,)) for part in scaling), order)
+    if (scaling := scaling_of(layer, channels)) is None:
+        return None
+    scale, offset = (np.broadcast_to(part, (channels,)) for part in scaling)
+    return First(scale, offset, order)
 
 
 def scaling_of(layer: Any, channels: int) -> Scaling | None:

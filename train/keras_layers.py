@@ -139,8 +139,8 @@ class Architecture:
             if "batch_input_shape" in settings:
                 layer["config"]["batch_input_shape"] = self._value(kind, "size", settings["batch_input_shape"])
         else:
-            operator = operator_name(config)
-            what = f"an operator, {operator!r:.60}," if operator else f"a layer of the kind {kind!r:.60},"
+            function = operator_name(config)
+            what = f"an operator, {function!r:.60}," if function else f"a layer of the kind {kind!r:.60},"
             raise UnknownLayer(
                 f"{self.where} holds {what} which edgefer does not load: it may run code or is not "
                 "for images. Rebuild the network with plain Keras layers and save it again, or export it as a SavedModel (model.export) "
