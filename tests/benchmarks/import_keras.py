@@ -233,7 +233,7 @@ def randomize(network, values: np.ndarray) -> None:
             weight.assign(random.normal(0, 0.1, shape))
         elif "kernel" in name:
             inputs = np.prod(shape[:2]) if len(shape) == 4 and shape[-1] == 1 else np.prod(shape[:-1])  # depthwise
-            weight.assign(random.normal(0, np.sqrt(1.2 / inputs), shape))
+            weight.assign(random.normal(0, np.sqrt(1.8 / inputs), shape))
     last = next(layer for layer in reversed(network.layers) if layer.weights)
     kernel, bias = last.get_weights()
     for _ in range(12):
