@@ -189,7 +189,7 @@ class Architecture:
         raise InputError(f"{what} is not a setting that edgefer loads.")
 
     def _activation(self, value: Any, what: str) -> str | dict | None:
-        if isinstance(value, dict) and value.get("class_name") in ACTIVATION_LAYERS:
+        if isinstance(value, dict) and str(value.get("class_name")) in ACTIVATION_LAYERS:
             kind, settings = self._parts(value, "an activation")
             return {"class_name": kind, "config": self._settings(kind, settings)}
         if isinstance(value, dict):  # Keras 3

@@ -32,10 +32,9 @@ Operand = Any  # a number, a list of a number per channel, or a tensor, [layer, 
 
 def as_layer(config: dict) -> dict | None:
     """The layer in place of an operator: Rescaling where one operand is a number. None for everything else."""
-    settings, nodes = config.get("config"), config.get("inbound_nodes")
-    if not isinstance(settings, dict) or not isinstance(nodes, list) or len(nodes) != 1:
+    settings, name = config.get("config"), operator_name(config)
+    if not isinstance(settings, dict) or not name or _node(config) is None:
         return None
-    name = operator_name(config)
     found = _arithmetic(name, _operands(config)) or _function(name, _options(config), _tensors(config))
     if found is None:
         return None
@@ -194,19 +193,29 @@ def _slice(part: Any) -> tuple | None:
 
 def join_channels(layers: list) -> list:
     """Layers with TakeChannels in place of several x[..., i] that are stacked, by which keras.applications reverses RGB."""
-    described_ones = [one for one in layers if isinstance(one, dict) and operator_name(one)]
-    taken = {one.get("name"): found for one in described_ones if (found := _taken(one)) is not None}
+    operators = {name: one for one in layers if (name := _name(one)) and operator_name(one)}
+    taken = {name: found for name, one in operators.items() if (found := _taken(one)) is not None}
     joined, used = {}, set()
-    for one in described_ones:
+    for name, one in operators.items():
         if operator_name(one) not in ("Stack", "stack") or _options(one) not in ({"axis": -1}, {"axis": 3}):
             continue
         parts = [source[0] for source in _tensors(one) if _is_tensor(source)]
         if parts and all(part in taken and taken[part][0] == taken[parts[0]][0] for part in parts):
-            settings = {"order": [taken[part][1] for part in parts], "name": one.get("name")}
-            joined[one.get("name")] = described("TakeChannels", settings, [taken[parts[0]][0]])
+            settings = {"order": [taken[part][1] for part in parts], "name": name}
+            joined[name] = described("TakeChannels", settings, [taken[parts[0]][0]])
             used |= set(parts)
-    names = [one.get("name") if isinstance(one, dict) else None for one in layers]
-    return [joined.get(name, one) for name, one in zip(names, layers, strict=True) if not joined or name not in used]
+    return [joined.get(_name(one), one) for one in layers if _name(one) not in used]
+
+
+def _name(config: Any) -> str:
+    name = config.get("name") if isinstance(config, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _node(config: dict) -> Any:
+    """How an operator is called, if it is called once."""
+    nodes = config.get("inbound_nodes")
+    return nodes[0] if isinstance(nodes, list) and len(nodes) == 1 else None
 
 
 def _taken(config: dict) -> tuple[Any, int] | None:
@@ -231,7 +240,7 @@ def _is_tensor(operand: Operand) -> bool:
 
 def _operands(config: dict) -> list[Operand]:
     """The two operands of an operator; [] where there are not two."""
-    node = config["inbound_nodes"][0]
+    node = _node(config)
     if config.get("class_name") != "TFOpLambda":  # the layers Add, Subtract and Multiply are called with one list
         arguments = node.get("args") if isinstance(node, dict) and not node.get("kwargs") else None
         return [_operand(one) for one in arguments] if isinstance(arguments, list) else []
@@ -259,7 +268,7 @@ def _operand(value: Any) -> Operand:
 
 def _tensors(config: dict) -> list:
     """The tensors that an operator takes."""
-    node = config["inbound_nodes"][0] if config.get("inbound_nodes") else None
+    node = _node(config)
     if isinstance(node, dict):
         arguments = node.get("args")
         first = arguments[0] if isinstance(arguments, list) and arguments else []
@@ -271,7 +280,7 @@ def _tensors(config: dict) -> list:
 
 def _options(config: dict) -> dict[str, Any]:
     """How an operator is called beside its tensors, but for what is off."""
-    node = config["inbound_nodes"][0] if config.get("inbound_nodes") else None
+    node = _node(config)
     options = _options_of_keras_3(config, node) if isinstance(node, dict) else _options_of_keras_2(node)
     return {key: value for key, value in options.items() if key != "name" and value is not None and value is not False}
 

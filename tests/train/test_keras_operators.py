@@ -196,3 +196,31 @@ def test_operators_that_were_tampered_with_are_refused(tmp_path, change):
     with pytest.raises(InputError, match=r"^a file") as refused:
         read_keras(changed(content, tamper), "a file")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda one: one.update(name=["a"]),
+        lambda one: one.update(inbound_nodes={"a": 1}),
+        lambda one: one.update(inbound_nodes="xy"),
+        lambda one: one.update(inbound_nodes=[{"args": 5, "kwargs": 5}]),
+        lambda one: one.update(inbound_nodes=[{"args": [[5]], "kwargs": {}}]),
+        lambda one: one.update(config=5),
+        lambda one: one.update(module=["keras"]),
+        lambda one: one.update(class_name="Stack", config={"axis": 1, "name": "x"}),
+    ],
+)
+@pytest.mark.parametrize("which", [1, 3])
+def test_channels_that_were_tampered_with_are_refused(tmp_path, change, which):
+    """Of Keras 3, by which keras.applications reverses RGB: three times x[..., i], and a stack of them."""
+    tensorflow()
+    import keras
+
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    stacked = keras.ops.stack([pixels[..., number] for number in (1, 0)], axis=-1)
+    content = saved(keras.Model(pixels, stacked), tmp_path)
+    assert read_keras(content, "a file").output_shape == (None, 8, 8, 2)
+    with pytest.raises(InputError, match=r"^a file") as refused:
+        read_keras(changed(content, lambda config: change(config["config"]["layers"][which])), "a file")
+    assert "\n" not in str(refused.value)
