@@ -236,6 +236,7 @@ def randomize(network, values: np.ndarray) -> None:
             weight.assign(random.normal(0, np.sqrt(1.8 / inputs), shape))
     last = next(layer for layer in reversed(network.layers) if layer.weights)
     kernel, bias = last.get_weights()
+    end, last.activation = last.activation, lambda x: x  # a softmax hides how large its inputs are
     for _ in range(12):
         answers = np.asarray(network(values, training=False), float)
         answers = np.log(np.maximum(answers, 1e-7)) if are_probabilities(answers) else answers
@@ -243,10 +244,12 @@ def randomize(network, values: np.ndarray) -> None:
         spread = answers.std(axis=0).max()
         bias -= answers.mean(axis=0).astype(bias.dtype)
         if 0.3 < spread < 3:
-            return last.set_weights([kernel, bias])
+            break
         factor = np.clip(1 / max(spread, 1e-3), 1 / 8, 8).astype(kernel.dtype)
         kernel, bias = kernel * factor, bias * factor
         last.set_weights([kernel, bias])
+    last.set_weights([kernel, bias])
+    last.activation = end
 
 
 def images(spec: InputSpec) -> np.ndarray:
