@@ -75,8 +75,8 @@ def _varied(subject: str, answers: np.ndarray) -> Check:
 def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     """The Keras network with edgefer's own contract: pixels / 255 in, logits out.
 
-    One 1x1 depthwise convolution in front replaces the network's own scaling layers; it is left out if the combined
-    scaling changes nothing. A final softmax is removed.
+    One 1x1 convolution in front, depthwise unless it reorders channels, replaces the network's own scaling layers; it is
+    left out if the combined scaling changes nothing. A final softmax is removed.
     """
     import tf_keras
 
@@ -84,15 +84,18 @@ def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
 
     assert foreign.layers
     built, architecture = foreign.layers
-    channels = foreign.shape[2]
-    scale, offset = (np.broadcast_to(np.asarray(part, float), (channels,)) for part in contract.values)
-    own_scale, own_offset = affine_of(list(foreign.passes), channels)
-    scale, offset = 255 * scale * own_scale, offset * own_scale + own_offset
+    scale, offset, order = _front(foreign, contract)
     pixels = x = tf_keras.Input(foreign.shape, name="pixels")
-    if not (np.allclose(scale, 1, atol=1e-6) and np.allclose(offset, 0, atol=1e-6)):
-        adapter = tf_keras.layers.DepthwiseConv2D(1, name="edgefer_scaling")
-        x = adapter(x)
-        adapter.set_weights([scale.reshape(1, 1, channels, 1), offset])
+    in_order = bool((order == np.arange(len(order))).all())
+    if not (in_order and np.allclose(scale, 1, atol=1e-6) and np.allclose(offset, 0, atol=1e-6)):
+        kernel = scale.reshape(1, 1, -1, 1) if in_order else (np.eye(len(order))[order] * scale[:, None]).T[None, None]
+        kind = (
+            tf_keras.layers.DepthwiseConv2D(1, name="edgefer_scaling")
+            if in_order
+            else tf_keras.layers.Conv2D(len(order), 1, name="edgefer_scaling")
+        )
+        x = kind(x)
+        kind.set_weights([kernel, offset])
     passes = set(foreign.passes)
     if (last := foreign.end.softmax) is not None:
         if type(last).__name__ in ("Softmax", "Activation"):
@@ -101,6 +104,14 @@ def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
             last.activation = tf_keras.activations.linear
     (logits,) = connect(built, architecture, [x], skip=frozenset(passes))
     return tf_keras.Model(pixels, logits, name="imported")
+
+
+def _front(foreign: Foreign, contract: Contract) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scale, offset and order of the channels of pixels / 255 that the network's first other layers take."""
+    channels = foreign.shape[2]
+    scale, offset = (np.broadcast_to(np.asarray(part, float), (channels,)) for part in contract.values)
+    own = affine_of(list(foreign.passes), channels)
+    return 255 * scale[own.order] * own.scale, offset[own.order] * own.scale + own.offset, own.order
 
 
 def _same(subject: str, original: np.ndarray, imported: np.ndarray) -> Check:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +177,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
 
     return Foreign(
         **common, kind="Keras", shape=shape, classes=int(network.output_shape[-1]), logits=logits, end=end,
-        stated=Stated(scale=stated.scale, output=end.output, because=stated.because), layers=(built, architecture), passes=passes,
+        stated=replace(stated, output=end.output), layers=(built, architecture), passes=passes,
     )  # fmt: skip
 
 

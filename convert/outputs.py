@@ -38,10 +38,10 @@ class _Does(Enum):
 
 
 KERAS = {
-    _Does.PASSES: ("InputLayer", "Flatten", "Reshape", "Permute", "Dropout", "SpatialDropout2D"),
+    _Does.PASSES: ("InputLayer", "Flatten", "Reshape", "Permute", "Dropout", "SpatialDropout2D", "TakeChannels", "ExpandDims"),
     _Does.MIXES: (
         "Add", "Subtract", "Average", "Concatenate", "BatchNormalization", "Rescaling", "Normalization", "AveragePooling2D",
-        "MaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D",
+        "MaxPooling2D", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "Reduce", "LayerScale", "Attention",
     ),
     _Does.SOFTMAX: ("Softmax",),
     _Does.OTHER: (
@@ -133,7 +133,10 @@ def keras_end(built: "Built", architecture: dict) -> End:
         layer, before = layers[place]
         if layer is None:  # a nested network
             return _Step(_Does.PASSES, "", before)
-        kind, activation = type(layer).__name__, getattr(getattr(layer, "activation", None), "__name__", "linear")
+        function = getattr(layer, "activation", None)
+        kind = type(layer).__name__
+        # An activation may be a layer, such as LeakyReLU.
+        activation = getattr(function, "__name__", type(function).__name__) if function else "linear"
         if activation == "softmax":
             does = _Does.SOFTMAX
         elif activation == "log_softmax":

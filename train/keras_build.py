@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefer.errors import InputError
+from edgefer.train.keras_layers import layer_class
 from edgefer.train.memory import activations, outline
 
 MAX_ACTIVATIONS = 1 << 28  # of one layer for one image
@@ -44,13 +45,11 @@ def build(architecture: dict, stored: int, where: str) -> Built:
 
 
 def _make(layer: dict) -> Built:
-    from tf_keras import layers
-
     if layer["class_name"] == "Sequential":
         return _make_sequential(layer)
     if layer["class_name"] == "Functional":
         return _make_functional(layer)
-    return Built(getattr(layers, layer["class_name"]).from_config(dict(layer["config"])), layer["kind"])
+    return Built(layer_class(layer["class_name"]).from_config(dict(layer["config"])), layer["kind"])
 
 
 def _make_sequential(layer: dict) -> Built:

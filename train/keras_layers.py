@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgefer.errors import InputError
-from edgefer.train.keras_operators import as_layer, keras_history
+from edgefer.train.keras_operators import OWN, as_layer, join_channels, keras_history, operator_name
 
 MAX_LAYERS = 4000
 MAX_DEPTH = 8  # of nested networks
@@ -22,19 +22,34 @@ LAYERS = {
     "GlobalAveragePooling2D", "GlobalMaxPooling2D", "AveragePooling2D", "MaxPooling2D",
     "Flatten", "Reshape", "Permute", "ZeroPadding2D", "Cropping2D", "UpSampling2D", "Resizing", "CenterCrop",
     "Normalization", "Rescaling",
-    "Dropout", "SpatialDropout2D",
+    "Dropout", "SpatialDropout2D", "Attention", "LayerScale",
 }  # fmt: skip
 # Identity at inference; edgefer augments by itself.
-TRAINING_ONLY = {
-    "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "RandomFlip", "RandomRotation",
-    "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness",
+AUGMENTING = {
+    "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast", "RandomBrightness", "RandomHeight",
+    "RandomWidth", "RandomColorDegeneration", "RandomColorJitter", "RandomErasing", "RandomGaussianBlur", "RandomGrayscale",
+    "RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomSaturation", "RandomSharpness", "RandomShear",
+    "RandAugment", "AugMix", "MixUp", "CutMix",
+}  # fmt: skip
+TRAINING_ONLY = AUGMENTING | {
+    "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "StochasticDepth", "Identity",
 }  # fmt: skip
 # Keras 3 calls them with training=True unless told otherwise, and stores that; its predict() calls them without.
-IMAGE_LAYERS = {"Resizing", "CenterCrop", *(kind for kind in TRAINING_ONLY if kind.startswith("Random"))}
+IMAGE_LAYERS = {"Resizing", "CenterCrop"} | AUGMENTING
 ACTIVATIONS = {
     "linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "sigmoid", "hard_sigmoid", "tanh", "softmax",
     "softplus", "softsign", "swish", "silu", "exponential", "mish", "log_softmax",
 }  # fmt: skip
+# Of edgefer.train.keras_additions: in Keras 3 they have these names, or are other functions than in Keras 2.
+ADDED = {name: f"edgefer>{name}" for name in ("hard_silu", "hard_sigmoid", "gelu_tanh")}
+OF_KERAS_3 = {"hard_silu": "hard_silu", "hard_swish": "hard_silu", "hard_sigmoid": "hard_sigmoid"}
+ACTIVATION_LAYERS = {"ReLU", "LeakyReLU", "ELU"}  # as in Conv2D(..., activation=LeakyReLU(0.1))
+KERAS_PACKAGES = {
+    "None",
+    "keras",
+    "tf_keras",
+    "tensorflow",
+}  # whose layers these are; custom layers may have the same names
 # Only used when training from scratch; objects in the file.
 DROPPED = re.compile(r"(_initializer|_regularizer|_constraint|^initializer|^regularizer)$")
 # dtype: set by edgefer.
@@ -57,6 +72,8 @@ CHOICES = {
     "padding": {"valid", "same"},
     "data_format": {"channels_last"},
     "interpolation": {"nearest", "bilinear", "bicubic", "area", "lanczos3", "lanczos5"},
+    "score_mode": {"dot", "concat"},
+    "function": {"mean", "max", "sum"},
 }
 NAME = re.compile(r"[A-Za-z0-9_./:\- ]{1,256}")
 RENAMED = {"BatchNormalizationV1": "BatchNormalization", "SyncBatchNormalization": "BatchNormalization"}
@@ -86,10 +103,11 @@ class Architecture:
             raise InputError(f"{self.where} has no list of 1 to {MAX_LAYERS:,} layers.")
         plain: dict[str, Any] = {
             "name": self._name(settings.get("name")),
-            "layers": [self._layer(one, depth) for one in layers],
+            "layers": [self._layer(one, depth) for one in join_channels(layers)],
         }
         if kind == "Sequential":
-            plain["input_shape"] = self._value(kind, "size", settings.get("build_input_shape"))
+            shape = self._value(kind, "size", settings.get("build_input_shape"))
+            plain["input_shape"] = [None, *shape[1:]] if isinstance(shape, list) else shape
             return {"class_name": "Sequential", "config": plain}
         for key in ("input_layers", "output_layers"):
             plain[key] = self._ends(settings.get(key))
@@ -109,10 +127,9 @@ class Architecture:
         if operator := as_layer(config):
             config = operator
             kind, settings = operator["class_name"], operator["config"]
-        registered = config.get("registered_name")
         if kind in NETWORKS:
             layer = self.network(config, depth + 1)
-        elif kind in LAYERS and registered in (None, kind):
+        elif _is_known(kind, config):
             layer = {"class_name": kind, "config": self._settings(kind, settings)}
         elif kind in TRAINING_ONLY:
             layer = {
@@ -122,14 +139,19 @@ class Architecture:
             if "batch_input_shape" in settings:
                 layer["config"]["batch_input_shape"] = self._value(kind, "size", settings["batch_input_shape"])
         else:
+            function = operator_name(config)
+            what = f"an operator, {function!r:.60}," if function else f"a layer of the kind {kind!r:.60},"
             raise UnknownLayer(
-                f"{self.where} holds a layer of the kind {kind!r:.60}, which edgefer does not load: it may run code or is not "
+                f"{self.where} holds {what} which edgefer does not load: it may run code or is not "
                 "for images. Rebuild the network with plain Keras layers and save it again, or export it as a SavedModel (model.export) "
                 "and name that folder."
             )
         name = config.get("name", settings.get("name"))
         layer["name"] = self._name(name)
         layer["kind"] = config["class_name"]
+        shape = layer["config"].get("batch_input_shape")
+        if isinstance(shape, list) and shape and shape[0] is not None:
+            layer["batch"], layer["config"]["batch_input_shape"] = shape[0], [None, *shape[1:]]
         if "inbound_nodes" in config:
             layer["inbound_nodes"] = [self._node(node, layer) for node in self._list(config["inbound_nodes"])]
         return layer
@@ -149,8 +171,6 @@ class Architecture:
 
     def _value(self, kind: str, key: str, value: Any, depth: int = 0) -> Any:
         what = f"{self.where}: {kind}.{key} = {value!r:.60}"
-        if key == "activation" and isinstance(value, dict):  # Keras 3
-            value = value.get("config")
         if key == "activation":
             return self._activation(value, what)
         if value is None or isinstance(value, bool):
@@ -168,17 +188,19 @@ class Architecture:
             return [self._value(kind, "size" if key == "activation" else key, one, depth + 1) for one in value]
         raise InputError(f"{what} is not a setting that edgefer loads.")
 
-    def _activation(self, value: Any, what: str) -> str | None:
+    def _activation(self, value: Any, what: str) -> str | dict | None:
+        if isinstance(value, dict) and str(value.get("class_name")) in ACTIVATION_LAYERS:
+            kind, settings = self._parts(value, "an activation")
+            return {"class_name": kind, "config": self._settings(kind, settings)}
+        if isinstance(value, dict):  # Keras 3
+            value = value.get("config")
         name = value.removesuffix("_v2") if isinstance(value, str) else value  # tf.nn.log_softmax is log_softmax_v2
-        if name == "hard_sigmoid" and self.keras_3:  # relu6(x + 3) / 6 there, and clip(0.2 x + 0.5) in Keras 2
-            raise InputError(
-                f"{what} is another function in Keras 3 than in Keras 2, with which edgefer rebuilds networks: export it as a "
-                "SavedModel or .tflite, and name that."
-            )
-        if name is None or (isinstance(name, str) and name in ACTIVATIONS):
+        if isinstance(name, str) and (self.keras_3 and name in OF_KERAS_3):
+            return ADDED[OF_KERAS_3[name]]
+        if name is None or (isinstance(name, str) and (name in ACTIVATIONS or name in ADDED.values())):
             return name
         raise InputError(
-            f"{what} is not an activation that edgefer loads ({', '.join(sorted(ACTIVATIONS))}): rebuild the network with one of them, or "
+            f"{what} is not an activation that edgefer loads ({', '.join(sorted(ACTIVATIONS | {'hard_silu'}))}): rebuild the network with one of them, or "
             "export it as a SavedModel (model.export) and name that folder."
         )
 
@@ -239,12 +261,28 @@ class Architecture:
         return [self._tensor(one, {"name": "the output", "kind": ""})[:3] for one in value]
 
 
-def _arguments(kind: str) -> set[str]:
-    """The constructor arguments of a Keras 2 layer."""
-    from tf_keras import layers
+def _is_known(kind: str, config: dict) -> bool:
+    """Whether it is Keras's layer of this name, or edgefer's, and no other of the same name."""
+    registered = config.get("registered_name")
+    if registered == f"edgefer>{kind}":
+        return kind in OWN or kind == "LayerScale"
+    package = str(config.get("module")).partition(".")[0]
+    return kind in LAYERS and registered in (None, kind) and package in KERAS_PACKAGES
 
+
+def _arguments(kind: str) -> set[str]:
+    """The constructor arguments of a layer."""
     arguments = {"name", "trainable", "batch_input_shape"}
-    for owner in getattr(layers, kind).__mro__:
+    for owner in layer_class(kind).__mro__:
         if "__init__" in vars(owner):
             arguments |= set(inspect.signature(owner.__init__).parameters)
-    return arguments - {"self", "args", "kwargs"}
+    return arguments - {"self", "args", "kwargs", "options"}
+
+
+def layer_class(kind: str) -> Any:
+    """A layer of the allowlist, in Keras 2."""
+    from tf_keras import layers
+
+    from edgefer.train import keras_additions
+
+    return getattr(layers, kind, None) or getattr(keras_additions, kind)

@@ -12,7 +12,7 @@ from edgefer.tflite.operator_fields import FIELDS
 
 OPERATORS = tuple(FIELDS)
 HINTS = {  # for operators that common Keras layers become
-    "MUL": "put BatchNormalization between a layer and its activation, and use ReLU in place of swish",
+    "MUL": "put BatchNormalization between a layer and its activation, use ReLU in place of swish, and no squeeze-and-excitation",
     "LOGISTIC": "use ReLU in place of swish, or end with logits",
     "HARD_SWISH": "use ReLU in place of it",
     "SOFTMAX": "end with logits, without a softmax",
