@@ -8,7 +8,7 @@ import pytest
 from edgefer.bundle import Bundle, Form, write_bundle
 from edgefer.card import InputSpec
 from edgefer.checks import Status
-from edgefer.convert import pipeline
+from edgefer.convert import pipeline, search
 from edgefer.convert.calibrate import calibrate
 from edgefer.convert.contract import parse_scale
 from edgefer.convert.pipeline import convert
@@ -228,3 +228,13 @@ def test_a_tflite_whose_weights_are_variables_that_nothing_fills_is_refused(tmp_
         InputError, match="holds no weights: it reads them from variables that nothing in the file fills"
     ):
         import_file(file, tmp_path / "out", scale=parse_scale("0..1"), labels=("a", "b", "c"))
+
+
+def test_a_dead_layer_s_message_names_what_is_possible_without_a_keras_network(theirs, monkeypatch):
+    def refused(*_):
+        raise RuntimeFault("It cannot run.")
+
+    monkeypatch.setattr(search.Network, "of", refused)
+    monkeypatch.setattr(search, "DEAD_SCALE", 1e9)
+    with pytest.raises(RuntimeFault, match=r"int8 cannot run, .* or run its float32 form"):
+        search._loaded(int8_file(), theirs.card, keras=False)
