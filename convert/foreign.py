@@ -190,6 +190,12 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     model = read_model(content, where)
     if accelerators := [COMPILED_FOR[one.name] for one in model.operators if one.name in COMPILED_FOR]:
         raise InputError(f"{where} is compiled for {accelerators[0]}: import the file it was compiled from.")
+    names = {one.name for one in model.operators}
+    if "READ_VARIABLE" in names and "CALL_ONCE" not in names:  # which would fill them
+        raise InputError(
+            f"{where} holds no weights: it reads them from variables that nothing in the file fills. Convert the network again, with "
+            "tf.lite.TFLiteConverter.from_keras_model(network) or from_saved_model(folder), and import that."
+        )
     _check_ends(model.main.inputs, model.main.outputs, where)
     image, answer = model.main.inputs[0], model.main.outputs[0]
     if image.shape and image.shape[0] > 1:

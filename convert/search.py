@@ -51,7 +51,7 @@ def search_int8(work: Work, plan: Plan, tuner: Tuner) -> Quantized:
         try:
             content, network = make()
             with stage(f"Measuring int8 on {len(images):,} images"):
-                logits = _loaded(content, work.card).logits(images.images)
+                logits = _loaded(content, work.card, keras=work.tuned is not None).logits(images.images)
         except RuntimeFault as error:
             failures.append((way, error))
             continue
@@ -79,7 +79,7 @@ def _trained_logits(work: Work, images: np.ndarray) -> np.ndarray:
     return Network.of(work.files[Form.FLOAT32], work.card).logits(images)
 
 
-def _loaded(content: bytes, card: ModelCard) -> Network:
+def _loaded(content: bytes, card: ModelCard, *, keras: bool = True) -> Network:
     """The int8 network; a RuntimeFault names the layers that are the reason."""
     try:
         return Network.of(content, card)
@@ -88,9 +88,10 @@ def _loaded(content: bytes, card: ModelCard) -> Network:
         dead = dict.fromkeys(one.name.split(";")[0] for one in outputs if one.steps and one.steps[0] < DEAD_SCALE)
         if not dead:
             raise
+        instead = "convert it with --no-int8" if keras else "run its float32 form"
         raise RuntimeFault(
             f"int8 cannot run, since all outputs of {', '.join(dead)} are 0 on the calibration images, which leaves them no scale: "
-            "train the network again, or convert it with --no-int8."
+            f"train the network again, or {instead}."
         ) from error
 
 

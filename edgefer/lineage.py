@@ -23,7 +23,7 @@ def origin_form(card: ModelCard) -> Form | None:
     if card.lineage is None:
         if Form.KERAS in card.variants:
             return None if _slimmed(card) else Form.KERAS
-        return Form.FLOAT32 if Form.FLOAT32 in card.variants and card.input.stated else None  # imported as it is
+        return Form.FLOAT32 if Form.FLOAT32 in card.variants and _came_as_tflite(card) else None
     forms = (Form.ORIGIN, Form.KERAS, Form.FLOAT32)
     return next((f for f in forms if f in card.variants and card.variants[f].sha256 == card.lineage.sha256), None)
 
@@ -35,7 +35,16 @@ def contradiction(card: ModelCard) -> str:
         return "origin.keras is not the network that the card's lineage names"
     if named and _slimmed(card) and Form.KERAS in card.variants and card.variants[Form.KERAS].sha256 == named:
         return "model.keras was slimmed by a step of the card, whose lineage names it as the one that was trained"
+    if Form.FLOAT32 in card.variants and card.variants[Form.FLOAT32].sha256 == named and not _came_as_tflite(card):
+        return (
+            "the card's lineage names float32.tflite, which was made from a Keras network, as the one that was trained"
+        )
     return ""
+
+
+def _came_as_tflite(card: ModelCard) -> bool:
+    """Whether its float32 form can be the network as it was imported: no Keras network is there, and no weights were trained."""
+    return card.input.stated and Form.KERAS not in card.variants and not is_retrained(card)
 
 
 def _slimmed(card: ModelCard) -> bool:

@@ -5,18 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from edgefer.bundle import Bundle, Form
+from edgefer.bundle import Bundle, Form, write_bundle
 from edgefer.card import InputSpec
-from edgefer.convert import pipeline
+from edgefer.checks import Status
+from edgefer.convert import pipeline, search
 from edgefer.convert.calibrate import calibrate
 from edgefer.convert.contract import parse_scale
 from edgefer.convert.pipeline import convert
 from edgefer.convert.quantize import run_converter, to_float32, to_int8
 from edgefer.convert.requantize import tflite_to_int8
 from edgefer.convert.work import Plan
-from edgefer.errors import RuntimeFault
+from edgefer.errors import InputError, RuntimeFault
 from edgefer.interpreter import Network
-from edgefer.lineage import origin_form
+from edgefer.lineage import check_origin, origin_form
 from edgefer.parity import verify
 from edgefer.progress import SILENT
 from edgefer.tflite.flatbuffer import quantization, read_model
@@ -193,3 +194,47 @@ def test_each_channel_s_range_is_that_of_all_its_pixels():
     made = Network(tflite_to_int8(content, spec, gray), spec, 3)
     ends = [made.feed(np.full((32, 32, 3), value, np.uint8)) for value in (0, 255)]
     assert ends[0].min() == -128 and ends[1].max() == 127
+
+
+@pytest.mark.parametrize("change", ["beside its Keras network", "retrained", "not imported"])
+def test_a_card_cannot_claim_that_a_float32_made_by_edgefer_is_the_trained_network(change, trained, builtin, tmp_path):
+    source = convert(Bundle.open(trained), builtin, Plan(), tmp_path / "source", SILENT).bundle
+    made = source.card
+    claimed = made.lineage.model_copy(
+        update={"sha256": made.variants[Form.FLOAT32].sha256, "retrained": change == "retrained"}
+    )
+    spec = made.input if change == "not imported" else made.input.model_copy(update={"scale": 1 / 255})
+    kept = [Form.FLOAT32, *([Form.KERAS] if change.startswith("beside") else [])]
+    card = made.model_copy(update={"lineage": claimed, "input": spec})
+    edited = write_bundle(tmp_path / "edited", card, {form.value: source.read(form) for form in kept})
+    assert origin_form(edited.card) is None and check_origin(edited).status is Status.FAIL
+    with pytest.raises(InputError, match="does not hold its trained network"):
+        convert(edited, builtin, Plan(max_drop=1.0), tmp_path / "refused", SILENT)
+
+
+def test_a_tflite_whose_weights_are_variables_that_nothing_fills_is_refused(tmp_path):
+    """As from_concrete_functions writes it of a Keras 3 network; its answers are whatever was in memory."""
+    import keras
+
+    tf, pixels = tensorflow(), keras.Input((48, 48, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(pooled))
+    answer = tf.function(lambda image: model(image, training=False))
+    image = tf.TensorSpec((1, 48, 48, 1), tf.float32)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([answer.get_concrete_function(image)], model)
+    file = tmp_path / "theirs.tflite"
+    file.write_bytes(run_converter(converter))
+    with pytest.raises(
+        InputError, match="holds no weights: it reads them from variables that nothing in the file fills"
+    ):
+        import_file(file, tmp_path / "out", scale=parse_scale("0..1"), labels=("a", "b", "c"))
+
+
+def test_a_dead_layer_s_message_names_what_is_possible_without_a_keras_network(theirs, monkeypatch):
+    def refused(*_):
+        raise RuntimeFault("It cannot run.")
+
+    monkeypatch.setattr(search.Network, "of", refused)
+    monkeypatch.setattr(search, "DEAD_SCALE", 1e9)
+    with pytest.raises(RuntimeFault, match=r"int8 cannot run, .* or run its float32 form"):
+        search._loaded(int8_file(), theirs.card, keras=False)
