@@ -156,10 +156,10 @@ class Bundle:
             what = "parity vectors" if variant == PARITY else f"{variant} network"
             if variant == Form.KERAS:
                 raise BundleError(
-                    f"{self.path} holds no Keras network (it has {have}), which conversion and --init-from need: "
+                    f"{self.path} holds no Keras network (it has {have}), which this needs: "
                     f"{self._where_keras_is()}. This one can {USES[self.card.task]}."
                 )
-            if Form.KERAS not in self.card.variants:
+            if not self._can_make(variant):
                 raise BundleError(
                     f"{self.path} holds no {what} (it has {have}), and no Keras network to make one from: {self._where_keras_is()}."
                 )
@@ -171,6 +171,11 @@ class Bundle:
         if name != FILES.get(variant):
             raise BundleError(f"{self.path / CARD}: the {variant} file must be {FILES.get(variant)!r}, not {name!r}.")
         return self.path / name
+
+    def _can_make(self, variant: str) -> bool:
+        """Whether a conversion may add this form: from the Keras network, or int8 from an imported .tflite."""
+        imported = self.has(Form.FLOAT32) and self.card.input.stated
+        return self.has(Form.KERAS) or (imported and variant not in (Form.FLOAT16, Form.MEDIAPIPE, PARITY))
 
     def _where_keras_is(self) -> str:
         """Which bundle to use instead if this one holds no Keras network."""

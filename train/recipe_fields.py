@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgefer.card import Faces, InputSpec, first_problem
+from edgefer.text import counted
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MAX_EPOCHS = 10_000
@@ -243,7 +244,7 @@ class Recipe(_Section):
             return f"No warm-up (schedule.warmup_epochs={warmup:g}): only schedule.name=cosine has one, not {self.schedule.name}."
         if warmup < epochs:
             return ""
-        return long_warmup(f"schedule.warmup_epochs={warmup:g}", f"{epochs} epochs")
+        return long_warmup(f"schedule.warmup_epochs={warmup:g}", counted(epochs, "epoch"))
 
 
 def long_warmup(setting: str, training: str) -> str:

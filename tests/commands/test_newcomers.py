@@ -16,7 +16,7 @@ from edgefer.errors import InputError
 NO_DATA = r"fer-small does not say where the images lie that it was trained on \(fer2013\S*\): name them, or .* with --data PATH"
 NEEDS_DATA = "is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH"
 NOT_A_CLASSIFIER = "finds faces, and images labelled by class say nothing of that: `edgefer verify "
-NO_KERAS = "which conversion and --init-from need: it ships converted, so name "
+NO_KERAS = "which this needs: it ships converted, so name "
 
 
 @pytest.mark.parametrize(

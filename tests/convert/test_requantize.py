@@ -91,6 +91,11 @@ def test_conversion_again_begins_with_the_imported_network(theirs, builtin, tmp_
     assert again.read(Form.INT8) == first.read(Form.INT8) and again.card.lineage == first.card.lineage
 
 
+def test_a_target_that_needs_int8_names_the_conversion(theirs, edgefer, tmp_path):
+    refused = edgefer("export", "c", theirs.path, tmp_path / "c", expect=2)
+    assert f"run `edgefer convert {theirs.path}` first" in refused.stderr
+
+
 def test_what_needs_the_keras_network_is_refused(theirs, edgefer, tmp_path):
     for option in ("--qat", "--float16", "--prune=0.5", "--no-int8"):
         refused = edgefer("convert", theirs.path, option, "--data", "builtin", "--out", tmp_path / "out", expect=2)
