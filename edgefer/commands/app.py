@@ -1,6 +1,8 @@
 """The Typer application and its classes: help without redundant types, and messages without passwords."""
 
 import contextlib
+import os
+import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -69,6 +71,14 @@ class Group(TyperGroup):
             context = super().make_context(info_name, args, parent, **extra)
         context.meta.setdefault(GIVEN, given)
         return context
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except UsageError as error:
+            if ctx.parent is None and args and os.path.exists(args[0]):
+                error.message += f" To read its faces: edgefer run {shlex.quote(args[0])}"
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         with _without_secrets(ctx.meta[GIVEN]):

@@ -130,6 +130,13 @@ def test_mistakes_are_named_in_one_sentence(edgefer, tmp_path, trained, empty_vi
     assert "--mjpg is for USB cameras" in refuse("run", "--camera", "csi", "--mjpg")
 
 
+def test_a_file_in_place_of_a_command_gets_a_hint(edgefer, tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    assert "edgefer run photo.jpg" in edgefer("photo.jpg", cwd=tmp_path, expect=2).stderr
+    for words in (["other.jpg"], ["data", "photo.jpg"]):
+        assert "edgefer run" not in edgefer(*words, cwd=tmp_path, expect=2).stderr
+
+
 def test_ferplus_means_the_votes_file_and_not_a_folder_of_that_name(edgefer, tmp_path):
     (tmp_path / "ferplus").mkdir()
     (tmp_path / "fer.csv").write_text(f"emotion,pixels,Usage\n0,{'7 ' * 2304},Training\n")

@@ -186,6 +186,14 @@ def with_a_later_version(content: bytearray) -> None:
     content[content.find(b"PK\1\2") + 6] = 99
 
 
+def test_a_picture_in_place_of_a_csv_is_not_text(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(60))
+    with pytest.raises(
+        DataError, match=r"photo\.jpg cannot be read as a FER2013 CSV: it is not UTF-8 text\. Name one, or"
+    ):
+        load_dataset(str(tmp_path / "photo.jpg"), GRAY48)
+
+
 @pytest.mark.parametrize("change", [encrypted, with_another_method, with_a_later_version])
 def test_archive_that_cannot_be_unpacked_gives_a_clear_error(tmp_path, change):
     with pytest.raises(DataError, match=r"cannot be read as a FER2013 CSV: .*\. Name one, or a folder of images\.$"):

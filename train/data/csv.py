@@ -73,7 +73,8 @@ def _read(path: Path, labels: "_Labels") -> Iterator[Row]:
             for number, cells in enumerate(filter(None, reader), 1):
                 yield _row(cells, number, columns, labels, pixels)
     except (*DAMAGE, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a FER2013 CSV: {error}. Name one, or a folder of images.") from None
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        raise DataError(f"{path} cannot be read as a FER2013 CSV: {reason}. Name one, or a folder of images.") from None
 
 
 def _row(cells: list[str], number: int, columns: _Columns, labels: "_Labels", pixels: "_PixelParser") -> Row:
