@@ -5,13 +5,15 @@ from edgefer.tflite.flatbuffer import Model, quantization, read_model
 
 
 def described(model: Model) -> str:
-    """Such as "float32", "int8", "dynamic-range", "int8 with float32 ends"."""
+    """Such as "float32", "int8", "dynamic-range", "int8 with float32 input and output"."""
     inside = quantization(model)
     ends = [[one.dtype.lower() for one in some] for some in (model.main.inputs, model.main.outputs)]
     if not inside.startswith("int") or {inside} == {*ends[0], *ends[1]}:
         return inside
     first, last = ("/".join(dict.fromkeys(some)) for some in ends)
-    return f"{inside} with {first} ends" if first == last else f"{inside} with {first} in and {last} out"
+    return (
+        f"{inside} with {first} input and output" if first == last else f"{inside} with {first} input and {last} output"
+    )
 
 
 def form_title(form: str, content: bytes, *, stated: bool) -> str:

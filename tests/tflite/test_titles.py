@@ -40,10 +40,10 @@ def with_ends(first: str, last: str, inside: str = "INT8") -> bytes:
     ("content", "expected"),
     [
         (with_ends("INT8", "INT8"), "int8"),
-        (with_ends("FLOAT32", "FLOAT32"), "int8 with float32 ends"),
-        (with_ends("UINT8", "UINT8"), "int8 with uint8 ends"),
-        (with_ends("UINT8", "FLOAT32"), "int8 with uint8 in and float32 out"),
-        (with_ends("FLOAT32", "FLOAT32", "INT16"), "int16x8 with float32 ends"),
+        (with_ends("FLOAT32", "FLOAT32"), "int8 with float32 input and output"),
+        (with_ends("UINT8", "UINT8"), "int8 with uint8 input and output"),
+        (with_ends("UINT8", "FLOAT32"), "int8 with uint8 input and float32 output"),
+        (with_ends("FLOAT32", "FLOAT32", "INT16"), "int16x8 with float32 input and output"),
     ],
 )
 def test_file_is_described_by_its_compute_type_and_its_input_and_output_types(content, expected):
@@ -59,7 +59,7 @@ def test_network_that_computes_in_int8_is_listed_as_such_everywhere(tmp_path):
     (tmp_path / "theirs.tflite").write_bytes(with_ends("FLOAT32", "FLOAT32"))
     stated = Stated(labels=LABELS, scale=parse_scale("0..1"))
     imported = import_network(Request(path=tmp_path / "theirs.tflite", stated=stated), tmp_path / "bundle")
-    bundle, name = imported.bundle, "int8 with float32 ends"
+    bundle, name = imported.bundle, "int8 with float32 input and output"
     assert bundle.has("float32") and not bundle.has("int8") and title(bundle, "float32") == name
     assert imported.checks[0].subject == f"original .tflite, {name}"
     assert f"(.tflite, {name}, sha256 " in bundle.card.provenance.steps[0]
