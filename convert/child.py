@@ -45,17 +45,21 @@ def made_apart(module: str, source: Path, work: Path, timeout_s: float) -> bytes
     return read_regular(out, MAX_NETWORK, error=InputError)
 
 
-def serve(convert: Callable[[str], tuple[Any, Any, Callable]]) -> None:
-    """The main function of that process. convert: source -> network, tf.TensorSpec of one image, function of it."""
+def serve(make: Callable[[str], bytes]) -> None:
+    """The main function of that process. make: source -> the .tflite."""
     source, out = sys.argv[1:3]
     try:
-        network, image, answer = convert(source)
-        import tensorflow as tf
-
-        function = tf.function(answer).get_concrete_function(image)
-        Path(out).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], network).convert())
-    except Exception as error:
+        Path(out).write_bytes(make(source))
+    except Exception as error:  # TensorFlow's C++ code may raise any exception
         sys.exit(f"{type(error).__name__}: {reason(error)}")
+
+
+def float_tflite(network: Any, image: Any, answer: Callable) -> bytes:
+    """The float32 .tflite of a loaded network. image: tf.TensorSpec of one. answer: the function of it that is converted."""
+    import tensorflow as tf
+
+    function = tf.function(answer).get_concrete_function(image)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], network).convert()
 
 
 def reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from edgefer.convert.contract import Contract
 from edgefer.convert.foreign import Foreign
 from edgefer.convert.outputs import check_answers
 from edgefer.convert.quantize import to_float32
-from edgefer.convert.scaling import affine_of
+from edgefer.convert.scaling import First, affine_of
 from edgefer.interpreter import INTEGER_DTYPES, Network, softmax
 from edgefer.preprocess import prepare
 from edgefer.train.evaluate import keras_logits
@@ -84,18 +84,17 @@ def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
 
     assert foreign.layers
     built, architecture = foreign.layers
-    scale, offset, order = _front(foreign, contract)
+    front = _front(foreign, contract)
     pixels = x = tf_keras.Input(foreign.shape, name="pixels")
-    in_order = bool((order == np.arange(len(order))).all())
-    if not (in_order and np.allclose(scale, 1, atol=1e-6) and np.allclose(offset, 0, atol=1e-6)):
-        kernel = scale.reshape(1, 1, -1, 1) if in_order else (np.eye(len(order))[order] * scale[:, None]).T[None, None]
-        kind = (
-            tf_keras.layers.DepthwiseConv2D(1, name="edgefer_scaling")
-            if in_order
-            else tf_keras.layers.Conv2D(len(order), 1, name="edgefer_scaling")
-        )
-        x = kind(x)
-        kind.set_weights([kernel, offset])
+    if not (front.in_order and np.allclose(front.scale, 1, atol=1e-6) and np.allclose(front.offset, 0, atol=1e-6)):
+        if front.in_order:
+            kernel = front.scale.reshape(1, 1, -1, 1)
+            adapter = tf_keras.layers.DepthwiseConv2D(1, name="edgefer_scaling")
+        else:
+            kernel = (np.eye(len(front.order))[front.order] * front.scale[:, None]).T[None, None]
+            adapter = tf_keras.layers.Conv2D(len(front.order), 1, name="edgefer_scaling")
+        x = adapter(x)
+        adapter.set_weights([kernel, front.offset])
     passes = set(foreign.passes)
     if (last := foreign.end.softmax) is not None:
         if type(last).__name__ in ("Softmax", "Activation"):
@@ -106,12 +105,11 @@ def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":
     return tf_keras.Model(pixels, logits, name="imported")
 
 
-def _front(foreign: Foreign, contract: Contract) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale, offset and order of the channels of pixels / 255 that the network's first other layers take."""
-    channels = foreign.shape[2]
-    scale, offset = (np.broadcast_to(np.asarray(part, float), (channels,)) for part in contract.values)
-    own = affine_of(list(foreign.passes), channels)
-    return 255 * scale[own.order] * own.scale, offset[own.order] * own.scale + own.offset, own.order
+def _front(foreign: Foreign, contract: Contract) -> First:
+    """What the network's other layers take, of pixels / 255."""
+    scale, offset = (np.broadcast_to(np.asarray(part, float), (foreign.shape[2],)) for part in contract.values)
+    own = affine_of(list(foreign.passes), foreign.shape[2])
+    return First(255 * scale[own.order] * own.scale, offset[own.order] * own.scale + own.offset, own.order)
 
 
 def _same(subject: str, original: np.ndarray, imported: np.ndarray) -> Check:

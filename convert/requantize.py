@@ -5,22 +5,20 @@ As a program (python -m edgefer.convert.requantize FOLDER OUT) it works in a sep
 does with an untrusted file.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from edgefer.card import InputSpec
-from edgefer.convert.child import Failed, made_apart, reason
+from edgefer.convert.child import Failed, made_apart, serve
 from edgefer.convert.quantize import with_extremes
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import float_table, look_up
-from edgefer.tflite.flatbuffer import arithmetic, read_model
+from edgefer.tflite.flatbuffer import float_operators, read_model
 from edgefer.tflite.metadata import without_metadata
 
 SOURCE, IMAGES, TABLE, DEBUG = "float.tflite", "images.npy", "table.npy", "debug"
-ENDS = ("QUANTIZE", "DEQUANTIZE")
 TIMEOUT_S = 3600
 
 
@@ -45,8 +43,7 @@ def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, 
             raise RuntimeFault(f"TensorFlow did not quantize the network within {TIMEOUT_S} s.") from None
         except Failed as failed:
             raise RuntimeFault(f"TensorFlow could not quantize the network: {failed}") from None
-    operators = read_model(made, "int8.tflite").operators
-    left = dict.fromkeys(one.name for one in operators if one.name not in ENDS and arithmetic(one) == "float")
+    left = dict.fromkeys(operator.name for operator in float_operators(read_model(made, "int8.tflite")))
     if left and not debug:
         raise RuntimeFault(
             f"TensorFlow leaves {', '.join(left)} in float32, so the network would not be int8: replace {'it' if len(left) == 1 else 'them'} "
@@ -55,7 +52,7 @@ def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, 
     return made
 
 
-def _quantize(folder: Path) -> bytes:
+def _quantize(source: str) -> bytes:
     from edgefer.train.backend import tensorflow
 
     tf = tensorflow()
@@ -63,6 +60,7 @@ def _quantize(folder: Path) -> bytes:
     from tensorflow.lite.python.convert import mlir_quantize
     from tensorflow.lite.python.optimize.calibrator import Calibrator, add_intermediate_tensors
 
+    folder = Path(source)
     images, table = np.load(folder / IMAGES), np.load(folder / TABLE)
     calibrator = Calibrator(add_intermediate_tensors((folder / SOURCE).read_bytes()))
     calibrated = calibrator.calibrate(lambda: ([look_up(one, table)[None]] for one in images))
@@ -76,13 +74,5 @@ def _quantize(folder: Path) -> bytes:
     )
 
 
-def main() -> None:
-    folder, out = map(Path, sys.argv[1:3])
-    try:
-        out.write_bytes(_quantize(folder))
-    except Exception as error:  # its C++ code may raise any exception
-        sys.exit(f"{type(error).__name__}: {reason(error)}")
-
-
 if __name__ == "__main__":
-    main()
+    serve(_quantize)

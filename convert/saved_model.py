@@ -4,11 +4,10 @@ As a program (python -m edgefer.convert.saved_model FOLDER OUT) it converts in a
 TensorFlow does with an untrusted file.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefer.convert.child import serve, tflite_of
+from edgefer.convert.child import float_tflite, serve, tflite_of
 from edgefer.errors import InputError
 from edgefer.text import printable
 
@@ -91,7 +90,7 @@ def to_tflite(folder: Path) -> bytes:
     return tflite_of(folder, "edgefer.convert.saved_model", "TensorFlow")
 
 
-def _network(folder: str) -> tuple[Any, Any, Callable]:
+def _convert(folder: str) -> bytes:
     from edgefer.train.backend import tensorflow
 
     tf = tensorflow()
@@ -108,8 +107,8 @@ def _network(folder: str) -> tuple[Any, Any, Callable]:
     if spec.shape.rank is None or spec.shape[0] not in (None, 1) or None in spec.shape[1:]:
         raise ValueError(f"it takes {spec.shape}, not one image of a known size, or any number of them")
     image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
-    return loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values()))
+    return float_tflite(loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values())))
 
 
 if __name__ == "__main__":
-    serve(_network)
+    serve(_convert)

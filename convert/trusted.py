@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefer.convert.child import serve, tflite_of
+from edgefer.convert.child import float_tflite, serve, tflite_of
 
 MEANING = (
     "With --trust, Keras loads {file} and runs any Python code in it with your permissions, files and network access. The bundle "
@@ -42,15 +42,16 @@ def _load(file: str) -> Any:
         ) from None
 
 
-def _network(file: str) -> tuple[Any, Any, Callable]:
+def _convert(file: str) -> bytes:
     import tensorflow as tf
 
     network = _load(file)
     shape = network.input_shape
     if isinstance(shape, list) or any(side is None for side in shape[1:]):
         raise ValueError(f"it takes {shape}, not one image of a known size")
-    return network, tf.TensorSpec((1, *shape[1:]), tf.float32), lambda pixels: network(pixels, training=False)
+    image = tf.TensorSpec((1, *shape[1:]), tf.float32)
+    return float_tflite(network, image, lambda pixels: network(pixels, training=False))
 
 
 if __name__ == "__main__":
-    serve(_network)
+    serve(_convert)

@@ -44,12 +44,7 @@ ACTIVATIONS = {
 ADDED = {name: f"edgefer>{name}" for name in ("hard_silu", "hard_sigmoid", "gelu_tanh")}
 OF_KERAS_3 = {"hard_silu": "hard_silu", "hard_swish": "hard_silu", "hard_sigmoid": "hard_sigmoid"}
 ACTIVATION_LAYERS = {"ReLU", "LeakyReLU", "ELU"}  # as in Conv2D(..., activation=LeakyReLU(0.1))
-KERAS_PACKAGES = {
-    "None",
-    "keras",
-    "tf_keras",
-    "tensorflow",
-}  # whose layers these are; custom layers may have the same names
+KERAS_PACKAGES = {"None", "keras", "tf_keras", "tensorflow"}  # of these layers; custom ones may have the same names
 # Only used when training from scratch; objects in the file.
 DROPPED = re.compile(r"(_initializer|_regularizer|_constraint|^initializer|^regularizer)$")
 # dtype: set by edgefer.

@@ -38,7 +38,8 @@ class SinkState:
 class Reading:
     """A snapshot of the run. `state`: "starting", "running", "paused" or "lost" (no frame for LOST_S). None: unknown.
 
-    stages_ms: the median of each stage's latest times. sources: in the order in which they were named. skipped: frames of a live source that came too fast.
+    stages_ms: the median of each stage's latest times. sources: in the order in which they were named. skipped: frames of
+    a live source that came too fast.
     """
 
     state: str

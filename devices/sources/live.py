@@ -59,8 +59,8 @@ class Live:
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
     title: its name in messages, such as "Camera 0". label: its name in the outputs, such as "0".
     options: stop ends the frames within 0.1 s once it is set; log receives a message when the images stop and one when
-    they are back; trying is called at each attempt to connect, and during long ones; wait: if the camera is not connected when the source is
-    opened, wait for it.
+    they are back; trying is called at each attempt to connect, and during long ones; wait: if the camera is not connected
+    when the source is opened, wait for it.
     open_s, stall_s: time limits for the first image and any later one; the latter grows to MAX_STALL_S for a stream that
     proves to be slower. retry_s: the first and the longest pause
     between two attempts to reconnect; it doubles in between.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from edgefer.bundle import EDGETPU_OPERATOR
 from edgefer.text import counted
 from edgefer.tflite.findings import Finding, Severity, at, tally, times
-from edgefer.tflite.flatbuffer import Model, compiled, parameter_bytes, quantization
+from edgefer.tflite.flatbuffer import CONVERTING, Model, compiled, parameter_bytes, quantization
 from edgefer.tflite.placement import AFTER, DTYPE, HEAVY, Placement, place
 
 EDGETPU_MEMORY = 8 * 2**20  # bytes of on-chip memory for parameters; the compiler keeps a little for itself
@@ -57,7 +57,7 @@ def _on_the_cpu(placements: Sequence[Placement]) -> Iterator[Finding]:
     first_mapped = next((p.operator.index for p in placements if p.mapped), None)
     for (name, status), group in reasons.items():
         first = group[0]
-        harmless = (status == DTYPE and name in ("QUANTIZE", "DEQUANTIZE")) or (
+        harmless = (status == DTYPE and name in CONVERTING) or (
             first_mapped is not None and all(p.operator.index < first_mapped for p in group)
         )
         yield Finding(

@@ -21,6 +21,7 @@ T = TypeVar("T")
 # The schema's names of networks' data types.
 INTEGER_TYPES = ("INT8", "UINT8", "INT16", "INT4")
 FLOAT_TYPES = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
+CONVERTING = ("QUANTIZE", "DEQUANTIZE")  # operators between float and integers, which compute nothing else
 # Operators whose options are read, with the schema's tables of them.
 OPTIONS = {
     "CONV_2D": "Conv2DOptions",
@@ -134,7 +135,7 @@ class Model:
 
 def quantization(model: Model) -> str:
     """The network's arithmetic: "int8", "int16x8", "mixed", "dynamic-range", "float16", "float32"."""
-    computing = [operator for operator in model.operators if operator.name not in ("QUANTIZE", "DEQUANTIZE")]
+    computing = _computing(model)
     kinds = {arithmetic(operator) for operator in computing}
     if "integer" in kinds:
         wide = any(tensor.dtype == "INT16" for operator in computing for tensor in operator.activations)
@@ -143,6 +144,15 @@ def quantization(model: Model) -> str:
     if constants & {"INT8", "INT4"}:
         return "dynamic-range"
     return "float16" if "FLOAT16" in constants else "float32"
+
+
+def float_operators(model: Model) -> list[Operator]:
+    """The operators that compute in float."""
+    return [operator for operator in _computing(model) if arithmetic(operator) == "float"]
+
+
+def _computing(model: Model) -> list[Operator]:
+    return [operator for operator in model.operators if operator.name not in CONVERTING]
 
 
 def compiled(model: Model) -> bool:

@@ -10,7 +10,7 @@ from edgefer.bundle import COMPILED_FOR, EDGETPU_OPERATOR
 from edgefer.text import counted
 from edgefer.tflite.edgetpu_rules import edgetpu
 from edgefer.tflite.findings import ORDER, Finding, at, tally, times
-from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, quantization
+from edgefer.tflite.flatbuffer import Model, Operator, arithmetic, compiled, float_operators, quantization
 from edgefer.tflite.layers import HINTS
 from edgefer.tflite.mediapipe_rules import mediapipe
 from edgefer.tflite.operators import BUILT_IN_CUSTOM, EDGETPU, LITERT, LITERT_2_2, TFLITE_RUNTIME, XNNPACK_CUSTOM
@@ -140,9 +140,7 @@ def _numbers(model: Model, target: str) -> Iterator[Finding]:
     if compiled(model):
         return
     if kind == "mixed":
-        islands = [
-            op for op in model.operators if op.name not in ("QUANTIZE", "DEQUANTIZE") and arithmetic(op) == "float"
-        ]
+        islands = float_operators(model)
         yield Finding(
             severity="error" if target == "edgetpu" and _heavy_on_the_cpu(model) else "warning",
             rule="float-island",

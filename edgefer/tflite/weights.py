@@ -12,14 +12,13 @@ import numpy as np
 from edgefer.bundle import Bundle, Form, is_shipped, remake
 from edgefer.checks import Check, Status
 from edgefer.errors import BundleError
-from edgefer.tflite.flatbuffer import Operator, Tensor, read_model
+from edgefer.tflite.flatbuffer import CONVERTING, Operator, Tensor, read_model
 
 SUBJECT = "int8's weights against float32's"
 HALF = 0.5 + 1e-3  # of a step: the rounding of a weight, with a margin for the rounding of the division,
 FLOAT = 3e-7  # which grows with a bias of millions of steps
 SAME_SCALE = 1e-4  # of the scale, relative
 DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
-ENDS = ("QUANTIZE", "DEQUANTIZE")  # only in a quantized network
 MAX_NAMED = 4
 
 
@@ -118,7 +117,7 @@ def _quantized_from(old: Operator, new: Operator) -> bool:
 
 def _operators(bundle: Bundle, variant: str) -> list[Operator]:
     model = read_model(bundle.read(variant), str(bundle.file(variant)))
-    return [operator for operator in model.operators if operator.name not in ENDS]
+    return [operator for operator in model.operators if operator.name not in CONVERTING]
 
 
 def _weighted(operators: Sequence[Operator]) -> list[Operator]:
