@@ -4,7 +4,6 @@ user's permissions and returns a plain .tflite without code.
 As a program (python -m edgefer.convert.trusted FILE OUT) it is that process.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
