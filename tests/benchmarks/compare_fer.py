@@ -1,10 +1,10 @@
 """Compares edgefer with the PyPI package `fer`, on one core of this machine, in one run. Not a test: it takes minutes.
 
     python -m venv /tmp/fer && /tmp/fer/bin/pip install fer==25.10.3 tensorflow 'moviepy<2' 'setuptools<81'
-    python tests/benchmarks/compare_fer.py /tmp/fer/bin/python [--yunet FILE] [--rounds 5]
+    python tests/benchmarks/compare_fer.py /tmp/fer/bin/python [--yunet FILE] [--rounds 5] [--video FILE ...]
 
 Each measurement runs in its own process on core 0, and the packages alternate; a figure is the median of the rounds. Both decode
-the same video of drawn faces, steady and shaken, and search every frame; edgefer also writes its JSON lines. With following, the
+the same videos, of drawn faces, steady and shaken, or those given, and search every frame; edgefer also writes its JSON lines. With following, the
 boxes are compared with those of a search of every frame: mean intersection over union, where a lost face counts 0. The bound is
 the speed of the same run if it only decoded the video and ran the same networks. Times are CPU time, on which other programs have
 less influence than on wall-clock time; for the cold start both are reported.
@@ -71,8 +71,9 @@ FER = (
     + """
 from fer.fer import FER
 detector = FER(mtcnn=False)
-first, box = next((image, boxes[0]) for image in frames() if len(boxes := detector.find_faces(image)))
-detector.detect_emotions(first)
+some = next(((image, boxes[0]) for image in frames() if len(boxes := detector.find_faces(image))), None)
+first, box = some or (next(frames()), (0, 0, 48, 48))
+detector.detect_emotions(first, face_rectangles=[box])
 began, faces, images = time.process_time(), 0, []
 for number, image in zip(range(count), frames()):
     faces += len(detector.detect_emotions(image))
@@ -125,8 +126,8 @@ def run(every, sinks):
 
 followed = Boxes()
 reader, stats, fps = run(follow, [JsonLines(open(os.devnull, "w")), followed])
-image = next(frames())
-(box, *_) = (face.box_xyxy for face in reader.detector.find(image))
+found = ((image, face.box_xyxy) for image in frames() for face in reader.detector.find(image))
+image, box = next(found, (next(frames()), (0, 0, 48, 48)))
 crop, spec = reader.card.crop_for(reader.detector.name), reader.card.input
 one = milliseconds(lambda: reader.classifier.predict(face_pixels(image, box, crop, spec)[None]), 200)
 calls = Calls(type(reader.classifier.network._interpreter))
@@ -142,7 +143,7 @@ if follow > 1:
     run(1, [every])
     shared = [max((overlap(box, other) for other in boxes), default=0.0)
               for expected, boxes in zip(every.frames, followed.frames) for box in expected]
-    figures["iou"] = sum(shared) / len(shared)
+    figures["iou"] = sum(shared) / len(shared) if shared else 1.0
 report(fps=fps, faces=stats.faces / stats.frames, face_ms=one, resident_mb=resident_mb(), installed_mb=installed_mb("edgefer"), **figures)
 """
 )
@@ -180,6 +181,26 @@ def drawn_video(file: Path, seconds: float, people: int, shaken: bool) -> None:
     writer.release()
 
 
+def commands(args: argparse.Namespace, video: str, *, measure_start: bool) -> dict[str, tuple[list[str], list[str]]]:
+    """By package: the command that measures it on a video, and the one that starts it once, or nothing."""
+
+    def edgefer(detector: str, file: str, follow: int) -> list[str]:
+        return [sys.executable, "-c", EDGEFER, video, str(args.frames), detector, file, str(follow), args.network]
+
+    start = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", args.network, "--source", video]
+    start += ["--headless", "--json", "--frames", "1", "--detector"]
+    file = str(args.yunet or "")
+    kinds = {
+        "fer": ([args.python, "-c", FER, video, str(args.frames)], [args.python, "-c", FER_START, video]),
+        "own": (edgefer("own", "", 1), [*start, "own"]),
+        "own following": (edgefer("own", "", FOLLOW), []),
+    }
+    if file:
+        kinds["yunet"] = (edgefer("yunet", file, 1), [*start, "yunet", "--detector-file", file])
+        kinds["yunet following"] = (edgefer("yunet", file, FOLLOW), [])
+    return {name: (measure, start if measure_start else []) for name, (measure, start) in kinds.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("python", help="of an environment in which fer is installed")
@@ -188,34 +209,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--people", type=int, default=2, help="faces in the video")
+    parser.add_argument(
+        "--video", type=Path, action="append", help="measure on this instead; may be given several times"
+    )
     args = parser.parse_args()
     runs: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        video, shaken = (str(Path(folder) / name) for name in ("steady.mp4", "shaken.mp4"))
-        for file in (video, shaken):
-            drawn_video(Path(file), args.frames / 15 + 1, args.people, shaken=file == shaken)
-        count = str(args.frames)
-        start = [sys.executable, "-c", "from edgefer.cli import main; main()", "run", args.network, "--source", video]
-        start += ["--headless", "--json", "--frames", "1"]
-
-        def edgefer(clip: str, detector: str, file: str, follow: int) -> list[str]:
-            return [sys.executable, "-c", EDGEFER, clip, count, detector, file, str(follow), args.network]
-
-        fer = [args.python, "-c", FER]
-        kinds: dict[str, tuple[list[str], list[str]]] = {
-            "fer": ([*fer, video, count], [args.python, "-c", FER_START, video]),
-            "own": (edgefer(video, "own", "", 1), [*start, "--detector", "own"]),
-            "own, following": (edgefer(video, "own", "", FOLLOW), []),
-            "fer, shaken": ([*fer, shaken, count], []),
-            "own, shaken": (edgefer(shaken, "own", "", 1), []),
-            "own, following, shaken": (edgefer(shaken, "own", "", FOLLOW), []),
+        clips = {file.name: str(file) for file in args.video or ()}
+        if not clips:
+            clips = {name: str(Path(folder) / f"{name}.mp4") for name in ("drawn", "shaken")}
+            for name, file in clips.items():
+                drawn_video(Path(file), args.frames / 15 + 1, args.people, shaken=name == "shaken")
+        kinds = {
+            f"{package}, {clip}": command
+            for clip, file in clips.items()
+            for package, command in commands(args, file, measure_start=file == next(iter(clips.values()))).items()
         }
-        if args.yunet:
-            file = str(args.yunet)
-            named = ["--detector", "yunet", "--detector-file", file]
-            kinds["yunet"] = (edgefer(video, "yunet", file, 1), [*start, *named])
-            kinds["yunet, following"] = (edgefer(video, "yunet", file, FOLLOW), [])
-            kinds["yunet, following, shaken"] = (edgefer(shaken, "yunet", file, FOLLOW), [])
         for number in range(args.rounds):
             for kind, (measure, start) in kinds.items():
                 figures = json.loads(pinned(measure)[0].strip().splitlines()[-1])
@@ -231,20 +240,20 @@ def main() -> None:
         "resident_mb": "resident memory at most, MB", "installed_mb": "installed with dependencies, MB",
         "iou": "overlap with the boxes of a search of every frame",
     }  # fmt: skip
-    print("| | " + " | ".join(runs) + " |\n|---|" + "--:|" * len(runs))
-    for key, name in names.items():
-        cells = []
-        for kind, rows in runs.items():
-            base = runs["fer, shaken" if "shaken" in kind else "fer"]
-            measured = "fps" if key == "bound_fps" else key
-            theirs = statistics.median(figures[measured] for figures in base) if measured in base[0] else None
-            if key not in rows[0]:
-                cells.append("")
-                continue
-            value = statistics.median(figures[key] for figures in rows)
-            ratio = f" ({value / theirs:.3g}x)" if theirs and rows is not base else ""
-            cells.append(f"{value:.3g}{ratio}")
-        print(f"| {name} | {' | '.join(cells)} |")
+    print("| | " + " | ".join(names.values()) + " |\n|---|" + "--:|" * len(names))
+    for kind, rows in runs.items():
+        base = runs[f"fer, {kind.split(', ', 1)[1]}"]
+        print(f"| {kind} | " + " | ".join(cell(key, rows, base) for key in names) + " |")
+
+
+def cell(key: str, rows: list[dict], base: list[dict]) -> str:
+    """A figure's median, and its ratio to fer's on the same video."""
+    if key not in rows[0]:
+        return ""
+    value = statistics.median(figures[key] for figures in rows)
+    theirs = statistics.median(figures.get("fps" if key == "bound_fps" else key, 0.0) for figures in base)
+    ratio = f" ({value / theirs:.3g}x)" if theirs and rows is not base else ""
+    return f"{value:.3g}{ratio}"
 
 
 if __name__ == "__main__":
