@@ -53,16 +53,17 @@ def confusion_plot(matrix: np.ndarray, labels: tuple[str, ...], title: str) -> b
     from matplotlib.figure import Figure
 
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = 2.2 + 0.62 * min(len(labels), MAX_NAMED)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    side = 1.2 + 0.46 * min(len(labels), MAX_NAMED)
+    figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     shown = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if len(labels) <= MAX_NAMED:
         _write_names_and_counts(axes, matrix, share, labels)
+    else:
+        figure.colorbar(shown, ax=axes, fraction=0.046, label="share of the true class")
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set_ylabel("true: share of the row, images")
     axes.set_title(title, fontsize=10)
-    figure.colorbar(shown, ax=axes, fraction=0.046, label="share of the true class")
     return _png(figure)
 
 
