@@ -20,6 +20,7 @@ import edgefer
 import edgefer.api
 from edgefer.devices.sources.captures import CaptureOptions
 from edgefer.devices.sources.playback import Playback
+from edgefer.train.start import TrainRequest
 from edgefer.words import with_keywords
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,21 @@ def test_training_and_conversion_return_bundles_from_python(cache, builtin, tmp_
         edgefer.train("builtin", recipe="demo", out=trained.path)
     with pytest.raises(edgefer.EdgeferError, match="there already"):
         edgefer.convert(trained, out=converted.path)
+
+
+def test_training_takes_paths_bundles_lists_and_dicts_as_well_as_texts():
+    nano = edgefer.api.find_bundle("fer-nano")
+    given = TrainRequest.of(
+        data=Path("faces"), recipe=Path("own.toml"), init_from=nano, teacher=[nano, Path("a"), "b"],
+        names={0: "angry", "1": "happy"}, set={"optimizer.rate": 0.05, "augment.flip": False},
+    )  # fmt: skip
+    assert given == TrainRequest(
+        data="faces", recipe="own.toml", init_from=str(nano.path), teacher=f"{nano.path},a,b",
+        names="0=angry,1=happy", set=("optimizer.rate=0.05", "augment.flip=False"),
+    )  # fmt: skip
+    for option in ("init_from", "teacher"):
+        with pytest.raises(edgefer.EdgeferError, match="There is no bundle at nowhere"):
+            edgefer.train("builtin", **{option: Path("nowhere")})
 
 
 def test_a_certificate_is_never_written_over_a_file_that_is_not_one(tmp_path):
