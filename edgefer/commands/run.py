@@ -114,7 +114,7 @@ def _run(options: RunOptions) -> None:
         try:
             loop.run(
                 _with_progress(source, options), session, outputs.sinks, frames=options.frames, stop=stop, stats=stats,
-                limit_s=None if source_options.playback.realtime else HANG_S,
+                limit_s=None if source_options.realtime else HANG_S,
             )  # fmt: skip
         except IncompleteError as error:
             damage = error

@@ -201,12 +201,14 @@ class SourceFlags:
 
     def options(self) -> "SourceOptions":
         from edgefer.devices.reader import SourceOptions
-        from edgefer.devices.sources.captures import CaptureOptions
-        from edgefer.devices.sources.playback import Playback
 
         return SourceOptions(
-            capture=CaptureOptions(size=parse_size(self.size) if self.size else None, fps=self.fps, mjpg=self.mjpg),
-            playback=Playback(loop=self.loop, realtime=self.realtime, rotate=self.rotate),
+            size=parse_size(self.size) if self.size else None,
+            fps=self.fps,
+            mjpg=self.mjpg,
+            loop=self.loop,
+            realtime=self.realtime,
+            rotate=self.rotate,
             skip_bad=self.skip_bad,
             wait=self.wait,
         )

@@ -18,8 +18,6 @@ import pytest
 
 import edgefer
 import edgefer.api
-from edgefer.devices.sources.captures import CaptureOptions
-from edgefer.devices.sources.playback import Playback
 from edgefer.train.start import TrainRequest
 from edgefer.words import with_keywords
 
@@ -202,9 +200,9 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.load("fer-nano", detector="x"), "choose auto, own, yunet, haar"),
         (lambda: next(edgefer.load("fer-nano").watch("builtin", lop=True)), "no option 'lop'"),
         (lambda: next(edgefer.load("fer-nano").watch("builtin", skip_bad="yes")), "skip_bad 'yes' is not right: give True or False"),
-        (lambda: next(edgefer.load("fer-nano").watch("builtin", playback=Playback(loop=1))), "loop 1 is not right: give True or False"),
-        (lambda: next(edgefer.load("fer-nano").watch("builtin", playback=Playback(rotate="left"))), "rotate 'left' is not known: choose 0, 90"),
-        (lambda: next(edgefer.load("fer-nano").watch(0, capture=CaptureOptions(size=3))), "size 3 is not right"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", loop=1)), "loop 1 is not right: give True or False"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", rotate="left")), "rotate 'left' is not known: choose 0, 90"),
+        (lambda: next(edgefer.load("fer-nano").watch(0, size=3)), "size 3 is not right"),
         (lambda: edgefer.load("fer-nano", check="no"), "check 'no' is not right: give True or False"),
         (lambda: edgefer.load("fer-nano", log=3), "log 3 is not right: give a function of one text"),
         (lambda: edgefer.draw(edgefer.Frame(index=0, time_s=0, image_bgr=np.zeros((9, 9, 3), np.uint8)), blur_faces="no"), "blur_faces 'no' is not right"),

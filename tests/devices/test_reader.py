@@ -15,7 +15,6 @@ from edgefer.card import Limits
 from edgefer.devices import loop
 from edgefer.devices import reader as readers
 from edgefer.devices.reader import SourceOptions
-from edgefer.devices.sources.playback import Playback
 from edgefer.errors import BundleError, EdgeferError, ImageError, IncompleteError, InputError, RuntimeFault, SourceError
 from edgefer.records import UNSURE
 
@@ -295,9 +294,8 @@ def test_pauses_of_realtime_playback_are_not_mistaken_for_a_hang(reader, tmp_pat
     for _ in range(3):
         writer.write(np.zeros((64, 96, 3), np.uint8))
     writer.release()
-    slow = Playback(realtime=True)
-    assert [frame.time_s for frame in reader.watch(tmp_path / "slow.avi", playback=slow)] == [0, 1, 2]
-    source = reader.open_sources([str(tmp_path / "slow.avi")], SourceOptions(playback=slow))
+    assert [frame.time_s for frame in reader.watch(tmp_path / "slow.avi", realtime=True)] == [0, 1, 2]
+    source = reader.open_sources([str(tmp_path / "slow.avi")], SourceOptions(realtime=True))
     with source as opened:
         assert loop.run(opened, reader.session(), [], overlap=True, limit_s=None).frames == 3
     with pytest.raises(EdgeferError, match="it hangs"), source as opened:
