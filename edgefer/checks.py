@@ -120,8 +120,9 @@ def table(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...
     return columns, rows
 
 
-def show(title: str, checks: Sequence[Check]) -> None:
-    """Print the table; below it examples, the meaning of statuses, the fixes, each on a separate line, and the verdict."""
+def show(title: str, checks: Sequence[Check], verdict: str = "") -> None:
+    """Print the table; below it examples, the meaning of statuses, the fixes, each on a separate line, and the verdict, by
+    default how many checks passed."""
     console.show_table(title, *table(checks))
     for check in checks:
         if check.status is Status.PASS:
@@ -136,7 +137,7 @@ def show(title: str, checks: Sequence[Check]) -> None:
     for status, meaning in MEANINGS.items():
         if any(check.status is status for check in checks):
             console.show(f"{status}: {meaning}")
-    console.show(summary(checks))
+    console.show(verdict or summary(checks))
 
 
 def to_json(checks: Sequence[Check], **facts: object) -> dict[str, object]:
@@ -150,11 +151,11 @@ def to_json(checks: Sequence[Check], **facts: object) -> dict[str, object]:
     }
 
 
-def report(title: str, checks: Sequence[Check], *, as_json: bool = False, **facts: object) -> None:
+def report(title: str, checks: Sequence[Check], *, verdict: str = "", as_json: bool = False, **facts: object) -> None:
     """Show the checks, or print them as one JSON object after `facts`; typer.Exit with 1 or 2 unless nothing failed."""
     if as_json:
         console.show_json(to_json(checks, **facts))
     else:
-        show(title, checks)
+        show(title, checks, verdict)
     if code := exit_code(checks):
         raise typer.Exit(code)

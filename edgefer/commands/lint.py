@@ -80,6 +80,7 @@ def lint(
     checks.report(
         "",
         rows,
+        verdict="" if target else _verdict(findings),
         as_json=as_json,
         file=str(file),
         bytes=parsed.size,
@@ -156,6 +157,15 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
         lines = tuple(f"{one.severity} {one.rule}: {_where(one)}{one.what}; next: {one.next}" for one in found)
         rows.append(Check(subject=TITLES[name], status=status, detail=detail, examples=lines))
     return rows
+
+
+def _verdict(findings: "dict[str, tuple[Finding, ...]]") -> str:
+    """On how many targets it would run, and on which not."""
+    from edgefer.tflite.lint import TITLES
+
+    without = ", ".join(TITLES[name] for name, found in findings.items() if not _runs(found))
+    count = sum(map(_runs, findings.values()))
+    return f"It would run on {count} of {len(findings)} targets{without and f', not on {without}'}."
 
 
 def _where(finding: "Finding") -> str:
