@@ -311,7 +311,7 @@ def convert(
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
 
-    plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
+    plan = as_record(Plan, options)
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     request = ConvertRequest(
         bundle=find_bundle(bundle), plan=plan, data=str(data), skip_bad=skip_bad, out=_folder(out), extras=extras

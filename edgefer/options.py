@@ -115,18 +115,16 @@ def as_flag(value: Any, name: str) -> bool:
     return value
 
 
-def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, str] = {}) -> Record:
-    """A record of options from keywords, each with its field's type. names: fields with another public name.
+def as_record(kind: type[Record], given: Mapping[str, Any]) -> Record:
+    """A record of options from keywords, each with its field's type.
 
     InputError with the choices for an unknown option, and with the value for one of a wrong type.
     """
     hints = get_type_hints(kind)
-    outside = {field: name for name, field in names.items()}
-    known = {outside.get(field, field): field for field in hints}
     for name in given:
-        if name not in known:
-            raise InputError(f"There is no option {printable(name)!r}: choose {', '.join(known)}.")
-    return kind(**{known[name]: _of_type(hints[known[name]], value, name) for name, value in given.items()})
+        if name not in hints:
+            raise InputError(f"There is no option {printable(name)!r}: choose {', '.join(hints)}.")
+    return kind(**{name: _of_type(hints[name], value, name) for name, value in given.items()})
 
 
 def _of_type(hint: Any, value: Any, name: str) -> Any:

@@ -79,7 +79,7 @@ def compare(
     check_writable(target)
     dataset = training_data(source, data, skip_bad)
     recipe = recipe_of(source.card)
-    wanted = plans(recipe, sparsity=prune, slimmed=slim, epochs=epochs or 0)
+    wanted = plans(recipe, prune=prune, slim=slim, epochs=epochs or 0)
     console.log(f"Making {', '.join(wanted)} in {target}")
     if slim and (reason := why_not(recipe, slim)):
         console.log(f"No slim form. {reason}")

@@ -184,9 +184,9 @@ def convert(
     from edgefer.convert.work import Plan
 
     plan = Plan(
-        int8=forms.int8, float16=forms.float16, mediapipe=forms.mediapipe, aware=forms.qat, max_drop=forms.max_drop,
+        int8=forms.int8, float16=forms.float16, mediapipe=forms.mediapipe, qat=forms.qat, max_drop=forms.max_drop,
         author=written.author, license=written.license_,
-        slimmed=smaller.slim, sparsity=smaller.prune, epochs=smaller.epochs or 0,
+        slim=smaller.slim, prune=smaller.prune, epochs=smaller.epochs or 0,
     )  # fmt: skip
     source = Bundle.open(trained_bundle_path(bundle))
     extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)

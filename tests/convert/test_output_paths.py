@@ -175,7 +175,7 @@ def test_epochs_without_fine_tuning_are_refused():
         InputError, match="--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for"
     ):
         Plan(epochs=4)
-    assert Plan(epochs=4, max_drop=0.0).epochs == Plan(epochs=4, slimmed=0.5).epochs == 4
+    assert Plan(epochs=4, max_drop=0.0).epochs == Plan(epochs=4, slim=0.5).epochs == 4
 
 
 @pytest.mark.parametrize("option", ["author", "license"])
