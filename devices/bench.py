@@ -16,7 +16,7 @@ from edgefer import __version__, drawn
 from edgefer.devices import loop
 from edgefer.devices.board import health
 from edgefer.devices.board.boards import board_model, cpuinfo, os_release, this_board
-from edgefer.devices.faces.detectors import Detector, described
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.reader import Reader
@@ -224,7 +224,7 @@ def _repeated(source: Source, seconds: float, warm_up: int, seen: set[tuple[int,
 def _described(detector: Detector) -> str:
     """A detector's name with its networks, and the width to which a cascade downscales frames."""
     width = getattr(getattr(detector, "inner", detector), "width", None)
-    return f"{described(detector)}, {width} px" if width else described(detector)
+    return f"{detector.described}, {width} px" if width else detector.described
 
 
 def _times(seconds: np.ndarray) -> Times:

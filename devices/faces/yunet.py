@@ -3,7 +3,7 @@
 import hashlib
 import stat
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from edgefer.bundle import write_file
+from edgefer.devices.faces.detectors import Detector
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
 from edgefer.files import mode_of, user_cache
 from edgefer.native import native_path
@@ -28,7 +29,7 @@ MIN_SCORE = 0.7  # minimum score of a face; OpenCV's sample has 0.9, its zoo 0.6
 Track = Callable[[Iterable[bytes], int, str], Iterable[bytes]]
 
 
-class YuNetDetector:
+class YuNetDetector(Detector):
     """OpenCV's YuNet (Wu, Peng & Yu 2023), from an ONNX file.
 
     A frame is downscaled into the corner of a black square of `width` pixels, never upscaled. Files with a fixed input of
@@ -57,7 +58,7 @@ class YuNetDetector:
                 f"use {FILE} from OpenCV Zoo."
             ) from None
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         height, width = image_bgr.shape[:2]
         shrink = min(1.0, self.width / max(height, width))
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
@@ -66,10 +67,6 @@ class YuNetDetector:
         _, rows = self._net.detect(self._canvas)
         faces = [] if rows is None else [_detection(row[:14] / shrink, float(row[14])) for row in rows]
         return sorted(faces, key=lambda face: -face.side)
-
-    def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes, from which training measures the crop."""
-        return [face.box_xyxy for face in self.find(image_bgr)]
 
 
 def _detection(row: np.ndarray, score: float) -> Detection:

@@ -24,6 +24,7 @@ from edgefer.devices.faces.canvas import (
     shrunk,
     thinned,
 )
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet import MIN_SCORE
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
@@ -66,7 +67,7 @@ class Proof:
         )
 
 
-class YuNetLite:
+class YuNetLite(Detector):
     """YuNet on a canvas with the frame's aspect ratio; it finds the same faces as OpenCV's, several times faster.
 
     file: YuNet's .onnx. cache: a folder for the converted networks; the first use converts and verifies, in a few seconds.
@@ -99,10 +100,6 @@ class YuNetLite:
         found = np.concatenate(rows)
         kept = non_max_suppression(found[:, :4].tolist(), found[:, 14].tolist(), MAX_IOU)
         return sorted((_detection(found[row]) for row in kept), key=lambda face: -face.side)
-
-    def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes, from which training measures the crop."""
-        return [face.box_xyxy for face in self.find(image_bgr)]
 
     def _rows(self, image_bgr: np.ndarray, side: int, near: Sequence[Box] | None) -> np.ndarray:
         """float32 [n, 15]: box, points and score, in pixels of the frame."""
