@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = Fals
     if prove:
         checks += prove_targets(out)
         record(out, checks)
-    facts = {
+    facts: dict[str, Any] = {
         "network_bytes": 4 * len(subject.program.words),
         "arena_bytes": subject.program.plan.size,
         "multiply_adds": subject.network.macs,

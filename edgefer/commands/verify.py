@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -227,8 +227,10 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
         _show_figures(certificate)
         _show_machine(certificate.runtimes)
         console.show(f"Report: {shown}")
-    facts = {"bundle": opened.hash, "edgefer": __version__, "machine": machine(certificate.runtimes)}
-    facts |= {"report": str(shown), "certificate": str(figures)}
+    facts: dict[str, Any] = {
+        "bundle": opened.hash, "edgefer": __version__, "machine": machine(certificate.runtimes),
+        "report": str(shown), "certificate": str(figures),
+    }  # fmt: skip
     report_checks(f"Parity of {opened.path}", certificate.checks, as_json=asked.as_json, **facts)
 
 
