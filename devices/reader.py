@@ -317,10 +317,8 @@ def check_detector(name: DetectorName, options: ReaderOptions, card: ModelCard) 
     if kind is FaceKind.HUMAN:
         return
     refuse_pair(options.files, str(kind), card.name)
-    if options.detector_file is not None:
-        raise InputError(
-            f"--detector-file is for human faces, but {card.name} reads {kind}: leave --detector-file out."
-        )
+    if options.yunet is not None:
+        raise InputError(f"--yunet is for human faces, but {card.name} reads {kind}: leave --yunet out.")
     if kind is not FaceKind.FRAME and name in (DetectorName.YUNET, DetectorName.OWN):
         raise InputError(f"--detector {name} finds human faces, but {card.name} reads {kind}: leave it out.")
 

@@ -44,7 +44,7 @@ class YuNetDetector(Detector):
             raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
         if not stat.S_ISREG(mode_of(file, error=SourceError)):
             raise SourceError(
-                f"There is no file {printable(str(file))}: name YuNet's .onnx, or leave --detector-file out to fetch it."
+                f"There is no file {printable(str(file))}: name YuNet's .onnx, or leave --yunet out to fetch it."
             )
         square = (self.width, self.width)
         self._canvas = np.zeros((*square, 3), np.uint8)
@@ -90,7 +90,7 @@ def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total
     """
     if to.is_file() and _sha256(to.read_bytes()) == SHA256:
         return to
-    by_hand = f"download {URL} on another computer and name the file with --detector-file, or use --detector haar"
+    by_hand = f"download {URL} on another computer and name the file with --yunet, or use --detector haar"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             content = b"".join(track(_chunks(answer), -(-BYTES // CHUNK), "Downloading the YuNet face detector"))

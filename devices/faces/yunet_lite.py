@@ -165,9 +165,7 @@ class _Build:
 
     def __init__(self, file: Path, cache: Path, runtime: str):
         if not mode_of(file, error=SourceError):
-            raise SourceError(
-                f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to download it."
-            )
+            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --yunet out to download it.")
         content = read_regular(file, MAX_BYTES, error=SourceError)
         self.layers = read_layers(read_onnx(content, str(file)), str(file))
         self.name, self.options = str(file), RuntimeOptions(runtime=runtime)

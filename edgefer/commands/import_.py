@@ -93,7 +93,7 @@ class ContractFlags:
 class CardFlags:
     """Other fields of the card."""
 
-    faces_of: FacesOf = FaceKind.HUMAN
+    faces: FacesOf = FaceKind.HUMAN
     name: Name = ""
     author: Author = ""
     license_: License = ""
@@ -130,13 +130,13 @@ def import_(
     files = DetectorFiles(finder=pair.finder, refiner=pair.refiner)
     options = ImportOptions(
         labels=_labels(contract.labels), scale=contract.scale or None, color=contract.color,
-        outputs=contract.outputs, faces=card.faces_of, trust=trust, name=card.name, author=card.author,
+        outputs=contract.outputs, faces=card.faces, trust=trust, name=card.name, author=card.author,
         license=card.license_,
     )  # fmt: skip
     request = options.request(
         file,
         load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
-        detectors=face_detectors(str(card.faces_of), files) if data else {},
+        detectors=face_detectors(str(card.faces), files) if data else {},
         progress=console.PROGRESS,
     )
     target = target_folder(request, out)

@@ -184,7 +184,7 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.load(""), "bundle is an empty text"),
         (lambda: edgefer.load("fer-nano", finder=3), "finder 3 is not a path: give text or a pathlib.Path"),
         (lambda: edgefer.load("fer-nano", refiner=b"x"), "refiner b'x' is not a path"),
-        (lambda: edgefer.load("fer-nano", detector_file=""), "detector_file is an empty text"),
+        (lambda: edgefer.load("fer-nano", yunet=""), "yunet is an empty text"),
         (lambda: edgefer.load("fer-nano", roi=(1, 2)), "roi .* should be longer"),
         (lambda: edgefer.load("fer-nano", roi=(1, 2, 3, 4, 5)), "roi .* should be shorter"),
         (lambda: edgefer.load("fer-nano")(""), "'' is not an image: give a path"),
@@ -238,7 +238,7 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.convert("fer-nano", prune=0.99), "^prune=0.99: the share to remove must lie between 0 and 0.95"),
         (lambda: edgefer.convert("fer-nano", qat=True, int8=False), "^qat=True is about the int8 network: leave int8=False out"),
         (lambda: edgefer.convert("fer-nano", ethosu="u1"), "^ethosu='u1' is none of u55-32"),
-        (lambda: edgefer.load("fer-nano", detector="own", detector_file="x"), '^detector_file is for detector="yunet"'),
+        (lambda: edgefer.load("fer-nano", detector="own", yunet="x"), '^yunet is for detector="yunet"'),
         (lambda: edgefer.train(str(ROOT), recipe="face-finder", yunet="no.onnx"), "There is no no.onnx.* named with yunet=FILE"),
         (lambda: edgefer.train("builtin", folds=1), "^folds=1: name 2 or more"),
         (lambda: edgefer.import_model("x.h5", scale="x"), "^scale='x' is none of 0..1"),
@@ -274,8 +274,8 @@ def test_invalid_python_arguments_give_one_sentence_before_any_work(call, expect
         ("run `edgefer convert x --int8` first, or --out.", "run `edgefer convert x --int8` first, or out."),
         ("Leave --outputs out, or state --outputs logits.", 'Leave outputs out, or state outputs="logits".'),
         (
-            "--finder is for --detector own and --detector-file for yunet",
-            'finder is for detector="own" and detector_file for yunet',
+            "--finder is for --detector own and --yunet for YuNet",
+            'finder is for detector="own" and yunet for YuNet',
         ),
         (
             "try another --runtime, auto or litert; --finder own or --labels cat",

@@ -154,7 +154,7 @@ def test_reader_puts_watchdogs_around_classifier_and_detector(monkeypatch):
         ({"min_face": -1}, "min_face -1 is not a number from 0 up"),
         ({"finder": 3}, "finder 3 is not a path: give text or a pathlib.Path"),
         ({"roi": (0, 0, 0, 5)}, "is not a region"),
-        ({"detector": "haar", "detector_file": "x.onnx"}, 'detector_file is for detector="yunet"'),
+        ({"detector": "haar", "yunet": "x.onnx"}, 'yunet is for detector="yunet"'),
     ],
 )
 def test_invalid_option_gives_a_one_sentence_error(options, message):

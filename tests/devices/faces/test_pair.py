@@ -184,7 +184,7 @@ def test_incompatible_options_are_refused(pair, photo, tmp_path):
         ({"finder": pair.finder, "detector": "yunet"}, "--finder is for --detector own"),
         ({"finder": pair.finder, "detector": "haar"}, "--finder is for --detector own"),
         ({"refiner": pair.refiner, "detector": "haar"}, "haar's faces are not refined"),
-        ({"finder": pair.finder, "detector_file": "x.onnx"}, "give one of the two"),
+        ({"finder": pair.finder, "yunet": "x.onnx"}, "give one of the two"),
         ({"finder": pair.finder, "faces": "cat"}, "are for human faces"),
         ({"finder": pair.refiner}, "a network of task 'refine-faces': name one of 'find-faces'"),
         ({"refiner": "fer-small"}, "a network of task 'read': name one of 'refine-faces'"),
