@@ -99,22 +99,8 @@ def run_bench(
             f"bench cannot measure {shown_address(where)}, which sets its own pace: name a video, a folder or builtin."
         )
     stats = RunStats(keep_laps=True)
-    seen: set[tuple[int, int]] = set()
     temperature, held = health.cpu_temperature_c(), health.throttling()
-    with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
-        file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
-        frames = _repeated(open_source(file), 60 * minutes, warm_up, seen)
-        try:
-            with open(os.devnull, "w") as nowhere:
-                loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
-        except IncompleteError:
-            raise SourceError(
-                f"bench repeats its source, but {shown_address(where)} is damaged, truncated or holds a damaged image: "
-                "name another one, or repair it."
-            ) from None
-        finally:
-            with suppress(ValueError):  # if stopped early, the reading thread may still be using it
-                frames.close()
+    seen = _measure(reader, where, 60 * minutes, warm_up, stats)
     if stats.frames <= warm_up:
         raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")
     laps, apart = stats.laps(loop.STAGES, skip=warm_up), stats.apart(skip=warm_up)
@@ -151,6 +137,26 @@ def run_bench(
         throttling_end=_words(health.throttling()),
         peak_memory_mb=health.peak_memory_mb(),
     )
+
+
+def _measure(reader: Reader, where: str, seconds: float, warm_up: int, stats: RunStats) -> set[tuple[int, int]]:
+    """Run the loop for `seconds` after the warm-up; returns the sizes (width, height) of the frames."""
+    seen: set[tuple[int, int]] = set()
+    with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
+        file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
+        frames = _repeated(open_source(file), seconds, warm_up, seen)
+        try:
+            with open(os.devnull, "w") as nowhere:
+                loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
+        except IncompleteError:
+            raise SourceError(
+                f"bench repeats its source, but {shown_address(where)} is damaged, truncated or holds a damaged image: "
+                "name another one, or repair it."
+            ) from None
+        finally:
+            with suppress(ValueError):  # if stopped early, the reading thread may still be using it
+                frames.close()
+    return seen
 
 
 def to_markdown(bench: Benchmark) -> str:

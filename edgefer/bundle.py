@@ -85,6 +85,12 @@ def is_begun(folder: Path) -> bool:
     return (folder / TRAINING).is_dir()
 
 
+def imported_as_tflite(card: ModelCard) -> bool:
+    """Whether the network was imported as a .tflite, whose card states its input: a Keras network is rebuilt to take
+    edgefer's own."""
+    return card.input.stated and Form.KERAS not in card.variants
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle: its path and its card.
@@ -174,7 +180,7 @@ class Bundle:
 
     def _can_make(self, variant: str) -> bool:
         """Whether a conversion may add this form: from the Keras network, or int8 from an imported .tflite."""
-        imported = self.has(Form.FLOAT32) and self.card.input.stated
+        imported = self.has(Form.FLOAT32) and imported_as_tflite(self.card)
         return self.has(Form.KERAS) or (imported and variant not in (Form.FLOAT16, Form.MEDIAPIPE, PARITY))
 
     def _where_keras_is(self) -> str:

@@ -35,7 +35,7 @@ from edgefer.faces import (
     map_shapes,
 )
 from edgefer.options import AS_SHIPPED, DetectorFiles
-from edgefer.preprocess import clipped_range
+from edgefer.preprocess import clipped_range, to_float, to_int8
 from edgefer.records import Box, Detection
 
 MIN_CANDIDATE_SCORE = 0.2  # the finder's, for a refiner's training
@@ -207,7 +207,7 @@ def _gray(image: np.ndarray) -> np.ndarray:
 
 
 def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
-    return (pixels ^ 0x80).view(np.int8) if quantized else pixels.astype(np.float32) * np.float32(1 / 255)
+    return to_int8(pixels) if quantized else to_float(pixels)
 
 
 class OwnDetector(Detector):

@@ -33,6 +33,7 @@ from edgefer.faces import overlaps
 from edgefer.files import mode_of, read_regular
 from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.native import native_path
+from edgefer.preprocess import to_int8
 from edgefer.records import Box, Detection
 from edgefer.runtimes import machine
 from edgefer.text import printable
@@ -131,7 +132,7 @@ def decode(
 ) -> np.ndarray:
     """The faces on a canvas uint8 [h + 1, w + 1, 3]: float32 [n, 15] x0, y0, x1, y1, five points, score, in its pixels
     without the black row and column, after NMS."""
-    image = (canvas ^ 0x80).view(np.int8) if network.quantized else canvas.astype(np.float32)
+    image = to_int8(canvas) if network.quantized else canvas.astype(np.float32)
     parts = []
     for index, (answers, stride) in enumerate(zip(network.run(image), STRIDES, strict=True)):
         scale, zero = network.step(index)
