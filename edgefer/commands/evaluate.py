@@ -30,39 +30,41 @@ if TYPE_CHECKING:
 MEASURE = "Measure"
 
 
+Data = Annotated[
+    str,
+    typer.Option(metavar="PATH", help="Labelled images; what it was trained on when left out.", rich_help_panel=INPUT),
+]
+Split = Annotated[
+    str,
+    typer.Option(
+        metavar="SPLIT",
+        help="valid, test, train or all; by default valid, or train if there is no held-out split.",
+        rich_help_panel=INPUT,
+    ),
+]
+Flip = Annotated[
+    bool,
+    typer.Option(
+        "--flip", help="Average each image's scores with its mirror image's (test-time flip).", rich_help_panel=MEASURE
+    ),
+]
+DomainShift = Annotated[
+    bool,
+    typer.Option(
+        "--domain-shift",
+        help="Also under nine kinds of camera degradation: blur, low resolution, noise and so on.",
+        rich_help_panel=MEASURE,
+    ),
+]
+
+
 def evaluate(
     bundle: BundleArgument = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH", help="Labelled images; what it was trained on when left out.", rich_help_panel=INPUT
-        ),
-    ] = "",
-    split: Annotated[
-        str,
-        typer.Option(
-            metavar="SPLIT",
-            help="valid, test, train or all; by default valid, or train if there is no held-out split.",
-            rich_help_panel=INPUT,
-        ),
-    ] = "",
+    data: Data = "",
+    split: Split = "",
     skip_bad: SkipBad = False,
-    flip: Annotated[
-        bool,
-        typer.Option(
-            "--flip",
-            help="Average each image's scores with its mirror image's (test-time flip).",
-            rich_help_panel=MEASURE,
-        ),
-    ] = False,
-    domain_shift: Annotated[
-        bool,
-        typer.Option(
-            "--domain-shift",
-            help="Also under nine kinds of camera degradation: blur, low resolution, noise and so on.",
-            rich_help_panel=MEASURE,
-        ),
-    ] = False,
+    flip: Flip = False,
+    domain_shift: DomainShift = False,
     runtime: RuntimeOption = RuntimeName.AUTO,
     as_json: AsJson = False,
 ) -> None:

@@ -127,7 +127,7 @@ def import_(
     from edgefer.convert.importing import import_network
     from edgefer.train.data.load import DataOptions
 
-    files = DetectorFiles(finder=pair.finder, refiner=pair.refiner)
+    files = DetectorFiles(**vars(pair))
     options = ImportOptions(
         labels=_labels(contract.labels), scale=contract.scale or None, color=contract.color,
         outputs=contract.outputs, faces=card.faces, trust=trust, name=card.name, author=card.author,

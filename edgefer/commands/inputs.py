@@ -49,8 +49,8 @@ DetectorOption = Annotated[
 YunetOption = Annotated[
     Path | None,
     typer.Option(
-        "--yunet", "--detector-file",  # its name before 0.2
-        metavar="FILE", help="YuNet's .onnx, instead of downloading it (offline boards).", rich_help_panel=FACES,
+        "--yunet", metavar="FILE", help="YuNet's .onnx, instead of downloading it (offline boards).",
+        rich_help_panel=FACES,
     ),
 ]  # fmt: skip
 FinderOption = Annotated[

@@ -155,7 +155,7 @@ def test_options_come_from_a_config_file_and_the_command_line_wins(edgefer, here
         ("source = [{}]", "source takes texts or numbers, not a table"),
         ("source = [[]]", "source takes texts or numbers, not a list"),
         ("headless = 1", "headless takes true or false"),
-        ("yunet = ''", "yunet is given an empty text"),
+        ("detector_file = ''", "detector_file is given an empty text"),
         ("= 1", "is not TOML"),
         ('smooth = "very"', "very"),
         ("on = {happy = 1}", "not a table"),
