@@ -27,6 +27,7 @@ from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import EdgeferError, IncompleteError, InputError, SourceError
 from edgefer.records import Frame
 from edgefer.runtimes import runtime_version
+from edgefer.text import counted
 
 WARM_UP_FRAMES = 30  # the first frames fill caches and let an idle CPU raise its clock
 ALL_STAGES = "all stages"
@@ -177,8 +178,8 @@ def to_markdown(bench: Benchmark) -> str:
     facts = {
         "frames/s": f"{bench.fps:.1f} (first tenth {bench.fps_first_tenth:.1f}, last tenth {bench.fps_last_tenth:.1f})",
         "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces per frame",
-        "board": f"{bench.board}, {bench.cores} core{'s' * (bench.cores > 1)}{limit}",
-        "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
+        "board": f"{bench.board}, {counted(bench.cores, 'core')}{limit}",
+        "network": f"{bench.network} on {bench.runtime}, {counted(bench.threads, 'thread')}",
         "detector": bench.detector_reason or bench.detector,
         "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
         "throttling": f"{bench.throttling_start or 'unknown'} at the start, {bench.throttling_end or 'unknown'} at the end",
