@@ -125,6 +125,7 @@ class Reader:
 
     @property
     def card(self) -> ModelCard:
+        """The network's card."""
         return self.classifier.card
 
     @property

@@ -153,6 +153,7 @@ class Bundle:
         return self.card._repr_html_()
 
     def has(self, variant: str) -> bool:
+        """Whether it holds this form of its network ("int8", "float32", "keras", ...), or "parity", the stored answers."""
         return variant in self.card.variants
 
     def file(self, variant: str) -> Path:

@@ -125,6 +125,7 @@ def stored_crops(card: ModelCard) -> dict[str, CropSpec]:
 
 
 def first_crop(card: ModelCard) -> CropSpec:
+    """The crop of the images stored as `crops` and `levelled`."""
     return next(iter(stored_crops(card).values()))
 
 

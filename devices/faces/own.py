@@ -207,6 +207,7 @@ def _gray(image: np.ndarray) -> np.ndarray:
 
 
 def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
+    """uint8 pixels as the input of one of the two networks: int8 if it is quantized, else float32 in 0..1."""
     return to_int8(pixels) if quantized else to_float(pixels)
 
 
