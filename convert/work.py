@@ -7,6 +7,7 @@ from edgefer.bundle import TFLITE_VARIANTS, Form
 from edgefer.card import ModelCard
 from edgefer.convert.comparison import Comparison
 from edgefer.errors import InputError
+from edgefer.options import MAX_REMOVED
 from edgefer.text import unprintable
 from edgefer.train.data.dataset import Dataset, Split
 
@@ -38,8 +39,8 @@ class Plan:
 
     def __post_init__(self):
         for option, share in (("--prune", self.prune), ("--slim", self.slim)):
-            if not 0 <= share <= 0.95:
-                raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+            if not 0 <= share <= MAX_REMOVED:
+                raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and {MAX_REMOVED}.")
         for option, number, least, most in (
             ("--max-drop", self.max_drop or 0, 0, 100), ("--epochs", self.epochs, 0, 10_000), ("seed", self.seed, 0, 2**31 - 1),
         ):  # fmt: skip

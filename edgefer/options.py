@@ -20,6 +20,7 @@ MIN_TARGET_FPS = 0.1
 DEFAULT_MODEL, DEFAULT_RECIPE, DEFAULT_VALID_FRACTION = "ferplus-small", "small", 0.2
 # What conversion may cost by default: points of accuracy, and the minimum share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
+MAX_REMOVED = 0.95  # of the weights by pruning, and of the multiply-adds by slimming
 LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error
 
 

@@ -11,6 +11,7 @@ import typer
 from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path
 from edgefer.errors import EdgeferError
+from edgefer.options import MAX_REMOVED
 
 if TYPE_CHECKING:
     from edgefer.convert.extras import Added
@@ -78,6 +79,8 @@ MaxDrop = Annotated[
 Prune = Annotated[
     float,
     typer.Option(
+        min=0,
+        max=MAX_REMOVED,
         metavar="SHARE",
         help="First set this share of the weights to zero: a smaller download.",
         show_default=False,
@@ -87,6 +90,8 @@ Prune = Annotated[
 Slim = Annotated[
     float,
     typer.Option(
+        min=0,
+        max=MAX_REMOVED,
         metavar="SHARE",
         help="First remove filters with this share of the multiply-adds: faster.",
         show_default=False,
