@@ -50,7 +50,7 @@ def c(bundle: Bundle_, out: Folder, prove: Prove = False, as_json: AsJson = Fals
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.c.subject import read_subject
-    from edgefer.checks import report
+    from edgefer.commands.check_report import report
     from edgefer.convert.c.project import export_c
     from edgefer.convert.c.targets import prove_targets
     from edgefer.convert.exported import check_folder, record
@@ -102,7 +102,7 @@ def web(bundle: Bundle_, out: Folder, *, page: PageFlags, pair: PairFlags, as_js
     from edgefer import console
     from edgefer.bundle import Bundle
     from edgefer.c.subject import read_subject
-    from edgefer.checks import report
+    from edgefer.commands.check_report import report
     from edgefer.convert.c.targets import prove_page
     from edgefer.convert.exported import check_folder, record
     from edgefer.convert.web.serve import serve as serve_folder

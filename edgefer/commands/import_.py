@@ -123,6 +123,7 @@ def import_(
     from edgefer import checks, console
     from edgefer.api import face_detectors
     from edgefer.commands.bundle_json import bundle_json
+    from edgefer.commands.check_report import show
     from edgefer.convert.import_options import ImportOptions, data_loader, target_folder
     from edgefer.convert.importing import import_network
     from edgefer.train.data.load import DataOptions
@@ -145,7 +146,7 @@ def import_(
         console.show_json(checks.to_json(imported.checks, **bundle_json(imported.bundle), contract=imported.settled()))
         return
     _show(imported)
-    checks.show(f"Import of {file}", imported.checks)
+    show(f"Import of {file}", imported.checks)
     if unsupported := _unsupported(imported):
         console.show(f"Not supported by `edgefer export c` and `export web`: {unsupported}.")
     console.show(f"Bundle: {target}. Next: {_next(imported, data, skip_bad)}")

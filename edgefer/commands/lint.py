@@ -53,7 +53,8 @@ def lint(
     """
     from dataclasses import asdict
 
-    from edgefer import checks, console
+    from edgefer import console
+    from edgefer.commands.check_report import report
     from edgefer.tflite.flatbuffer import parameter_bytes, quantization, read_model
     from edgefer.tflite.layers import OPERATORS
     from edgefer.tflite.portable import PORTABLE, unsupported
@@ -72,7 +73,7 @@ def lint(
         )
         if unsupported(parsed) and PORTABLE.keys() & findings.keys():
             console.show(f"The C code of `edgefer export` has the operators {', '.join(OPERATORS)}.")
-    checks.report(
+    report(
         "",
         rows,
         verdict="" if target else _verdict(findings),

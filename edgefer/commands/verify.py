@@ -121,7 +121,7 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """
     from edgefer import console
     from edgefer.bundle import CARD, EXPORTED, Bundle
-    from edgefer.checks import report as report_checks
+    from edgefer.commands.check_report import report as report_checks
     from edgefer.verification import verify_alone
 
     path = bundle_path(bundle)
@@ -164,7 +164,7 @@ def _show_machine(runtimes: Sequence[str]) -> None:
 
 def _verify_export(folder: Path, asked: VerifyFlags) -> None:
     """Check the files; nothing else can be checked here, since an export's targets test themselves."""
-    from edgefer.checks import report as report_checks
+    from edgefer.commands.check_report import report as report_checks
     from edgefer.convert.exported import check_export
 
     if asked.data or asked.certificate or asked.runtime or _about_images(asked):
@@ -189,7 +189,7 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
 
     from edgefer import __version__, console
     from edgefer.bundle import write_file
-    from edgefer.checks import report as report_checks
+    from edgefer.commands.check_report import report as report_checks
     from edgefer.commands.page_rules import device_of
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
