@@ -15,11 +15,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 import edgefer
 import edgefer.api
+from edgefer.cli import app
 from edgefer.train.start import TrainRequest
-from edgefer.words import with_keywords
+from edgefer.words import FLAGS, with_keywords
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -288,6 +290,16 @@ def test_invalid_python_arguments_give_one_sentence_before_any_work(call, expect
 )
 def test_options_in_messages_become_keywords_and_commands_stay(message, expected):
     assert with_keywords(message) == expected
+
+
+def test_flags_in_messages_are_those_of_the_command_line():
+    left, flags = [get_command(app)], set()
+    while left:
+        command = left.pop()
+        left += getattr(command, "commands", {}).values()
+        options = [one for one in command.params if getattr(one, "is_flag", False)]
+        flags |= {name.strip("-").replace("-", "_") for one in options for name in one.opts}
+    assert flags - {"install_completion", "show_completion"} == FLAGS
 
 
 def test_opencv_version_is_found_under_each_of_its_package_names(monkeypatch):
