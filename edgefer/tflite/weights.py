@@ -24,13 +24,13 @@ MAX_NAMED = 4
 
 def check_weights(bundle: Bundle) -> list[Check]:
     """Question 2 for every constant of int8, weights, biases and others, against float32's within half a step of its scale."""
-    if not bundle.has(Form.INT8):
+    if not bundle.has("int8"):
         return []
-    if not bundle.has(Form.FLOAT32):
+    if not bundle.has("float32"):
         detail = "the bundle has no float32.tflite to compare them with"
         fix = remake(bundle) if bundle.has(Form.KERAS) and not is_shipped(bundle) else ""
         return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=fix)]
-    before, after = (_operators(bundle, variant) for variant in (Form.FLOAT32, Form.INT8))
+    before, after = (_operators(bundle, variant) for variant in ("float32", "int8"))
     rest: list[Check] = []
     if _names(before) != _names(after):
         before, after = _weighted(before), _weighted(after)
