@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.bundle import CARD, TFLITE_VARIANTS, Bundle, Form, write_file
+from edgefer.bundle import CARD, TFLITE_VARIANTS, Bundle, Form
 from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.pipeline import convert
 from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
 from edgefer.errors import InputError, RuntimeFault
+from edgefer.files import write_file
 from edgefer.interpreter import Network
 from edgefer.lineage import origin_form
 from edgefer.progress import SILENT, Progress

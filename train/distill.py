@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.bundle import Bundle, Form, write_file
+from edgefer.bundle import Bundle, Form
 from edgefer.errors import DataError, InputError
-from edgefer.files import MAX_NETWORK, read_regular
+from edgefer.files import MAX_NETWORK, read_regular, write_file
 from edgefer.interpreter import softmax
 from edgefer.npz import ArraySpec, read_arrays
 from edgefer.progress import SILENT, Progress

@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.bundle import write_file
 from edgefer.devices.faces.detectors import Detector
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
-from edgefer.files import mode_of, user_cache
+from edgefer.files import mode_of, user_cache, write_file
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
 from edgefer.text import printable

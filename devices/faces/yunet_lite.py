@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from edgefer import drawn
-from edgefer.bundle import write_file
 from edgefer.devices.faces.canvas import (
     MAX_BOXES,
     MAX_SHAPES,
@@ -30,7 +29,7 @@ from edgefer.devices.faces.yunet import MIN_SCORE
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import EdgeferError, RuntimeFault, SourceError
 from edgefer.faces import overlaps
-from edgefer.files import mode_of, read_regular
+from edgefer.files import mode_of, read_regular, write_file
 from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.native import native_path
 from edgefer.preprocess import to_int8

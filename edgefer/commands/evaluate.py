@@ -168,7 +168,7 @@ def _write(evaluated: "Evaluated", folder: Path) -> Path:
     """Write the page, and the same data as JSON beside it; returns the page's path."""
     import json
 
-    from edgefer.bundle import write_file
+    from edgefer.files import write_file
     from edgefer.train.report import html_report
 
     page = _new_page(folder, f"evaluation-{evaluated.split_name}")

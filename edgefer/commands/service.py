@@ -42,8 +42,8 @@ def install(
     import pwd
 
     from edgefer import console
-    from edgefer.bundle import write_file
     from edgefer.devices.board import service
+    from edgefer.files import write_file
 
     words = _run_arguments(arguments)
     commands = _check_run(words)

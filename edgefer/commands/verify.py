@@ -188,12 +188,11 @@ def _verify_on_data(opened: "Bundle", flags: VerifyFlags) -> None:
     import json
 
     from edgefer import __version__, console
-    from edgefer.bundle import write_file
     from edgefer.commands.check_report import report as report_checks
     from edgefer.commands.page_rules import device_of
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
-    from edgefer.files import check_writable
+    from edgefer.files import check_writable, write_file
     from edgefer.runtimes import machine
     from edgefer.train.data.trained import remembered
     from edgefer.verification import certificate_page, check_certificate_replaceable

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.convert.exported import write_folder
 from edgefer.convert.import_options import Request, target_folder
 from edgefer.convert.start import ConvertRequest
 from edgefer.convert.work import Plan
 from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.errors import EdgeferError, InputError, SourceError
-from edgefer.files import beside, check_writable
+from edgefer.files import beside, check_writable, write_file
 
 
 def in_process(code: str, **environment) -> subprocess.CompletedProcess:
