@@ -9,7 +9,6 @@ from typing import Any
 from edgefer.bundle import new_directory
 from edgefer.card import InputSpec, OutputSpec, check_labels
 from edgefer.convert.contract import Stated, any_scale
-from edgefer.convert.foreign import read_labels
 from edgefer.errors import InputError
 from edgefer.files import check_absent, check_writable, with_name_of_its_own
 from edgefer.options import Color, FaceKind, Outputs, choice
@@ -44,7 +43,7 @@ class Request:
 class ImportOptions:
     """How a network is imported. The first four are read from the file, or measured, if not given.
 
-    labels: a list, in the order of its answers, or the path of a labels.txt; by default those in the file, or in the labels.txt beside it. scale: the
+    labels: a list, in the order of its answers; by default those in the file, or in the labels.txt beside it. scale: the
     range its input expects, "0..1", "0..255", "-1..1", "imagenet", "caffe", or (factor, offset), each a number or one per
     channel. color: "gray", "rgb" or "bgr". outputs: "logits" or "probabilities". faces: what it reads, "human", "cat" or
     "frame". trust: if a Keras file holds code (Lambda layers), let Keras run it with your permissions, files and network
@@ -63,8 +62,6 @@ class ImportOptions:
     license: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, Path):
-            object.__setattr__(self, "labels", read_labels(self.labels))
         labels = () if self.labels is None else self.labels
         if not isinstance(labels, list | tuple) or not all(isinstance(label, str) for label in labels):
             raise InputError(

@@ -152,10 +152,12 @@ def import_(
     console.show(f"Bundle: {target}. Next: {_next(imported, data, skip_bad)}")
 
 
-def _labels(text: str) -> tuple[str, ...] | Path | None:
-    """The named labels, or the named file of them."""
+def _labels(text: str) -> tuple[str, ...] | None:
+    """The named labels, or those of the named file."""
+    from edgefer.convert.foreign import read_labels
+
     if is_regular(Path(text)):
-        return Path(text)
+        return read_labels(Path(text))
     if text.lower().endswith(".txt"):
         raise InputError(
             f"There is no labels file {text!r}: name one, or the labels themselves as --labels angry,happy,..."
