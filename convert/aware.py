@@ -6,21 +6,31 @@ Jacob et al. 2018, arXiv:1712.05877. A pruned network keeps its zeros (tfmot's p
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefer.bundle import Bundle, Form, is_shipped
 from edgefer.convert.prune import copy_of, optimization_toolkit
 from edgefer.convert.quantize import aware_to_int8
 from edgefer.convert.separable import split_separable
 from edgefer.convert.tune import FineTuning, tune, unconverted
 from edgefer.errors import RuntimeFault
+from edgefer.lineage import origin_form
 from edgefer.preprocess import to_float
 from edgefer.train.memory import batch_for
+from edgefer.train.networks import load_keras
 from edgefer.train.zscore import fold_zscore
 
 if TYPE_CHECKING:
     import tf_keras
+
+AWARE = "quantization-aware training"  # in the notes of a card whose int8 form was made by it
+WITH_QAT = "convert it again with --qat"
+AS_FLOAT = "run its float32 form, or import the network's .keras or .h5 file, which can be trained quantization-aware"
+IN_FLOAT = "convert it in float, with --no-int8 --float16"
+FROM_KERAS = "convert the bundle that was trained, or import the network's .keras or .h5 file and convert that"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,18 @@ def can_train_aware(model: "tf_keras.Model") -> bool:
     except RuntimeFault:
         return False
     return True
+
+
+def int8_fix(bundle: Bundle) -> str:
+    """How the int8 form of a bundle becomes more accurate, as far as the bundle tells; "" if its user cannot change it."""
+    if not bundle.has(Form.KERAS):
+        if origin_form(bundle.card) is Form.FLOAT32:
+            return AS_FLOAT
+        return "" if is_shipped(bundle) else FROM_KERAS
+    if any(AWARE in note for note in bundle.card.provenance.conversion):
+        return IN_FLOAT
+    possible = not find_spec("tensorflow") or can_train_aware(load_keras(bundle, Form.KERAS))
+    return WITH_QAT if possible else IN_FLOAT
 
 
 def _plain(model: "tf_keras.Model") -> "tf_keras.Model":

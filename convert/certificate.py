@@ -9,37 +9,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
-from importlib.util import find_spec
 
 import numpy as np
 
 from edgefer import __version__, checks
-from edgefer.bundle import TFLITE_VARIANTS, Bundle, Form, is_shipped
+from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.c.prove import check_in_c
 from edgefer.checks import Check
-from edgefer.convert.aware import can_train_aware
-from edgefer.convert.comparison import (
-    AS_FLOAT,
-    FROM_KERAS,
-    IN_FLOAT,
-    WITH_QAT,
-    Budget,
-    Comparison,
-    Figures,
-    Flip,
-    judge,
-)
+from edgefer.convert.aware import int8_fix
+from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
 from edgefer.convert.portable import check_targets, unchecked_targets
 from edgefer.convert.prove import REFERENCE_IMAGES, Proof, check_comparable, prove
 from edgefer.convert.web.site import Device
 from edgefer.html import Picture, contact_sheet, escape, heading, page, paragraph, table
-from edgefer.lineage import origin_form
 from edgefer.options import RuntimeName
 from edgefer.parity import check_bundle
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import installed_runtimes, machine
 from edgefer.train.data.dataset import Dataset
-from edgefer.train.networks import load_keras
 
 NOT_ASKED = "emulators and browsers run only for a report"
 SHOWN = 64  # flips on the page; all of them are in the JSON
@@ -297,8 +284,8 @@ def certify(
     else:
         found += unchecked_targets(bundle, NOT_ASKED, "verify it with --report")
     proof = prove(bundle, dataset, split, runtimes=names, reference_kernels=reference_kernels, progress=progress)
-    int8_fix = cache(partial(_int8_fix, bundle))
-    found += [proof.origin, *(judge(comparison, budget, int8_fix) for comparison in proof.cost)]
+    fix = cache(partial(int8_fix, bundle))
+    found += [proof.origin, *(judge(comparison, budget, fix) for comparison in proof.cost)]
     return Certificate(
         bundle=bundle,
         checks=tuple(found),
@@ -308,13 +295,3 @@ def certify(
         split=split,
         runtimes=tuple(names),
     )
-
-
-def _int8_fix(bundle: Bundle) -> str:
-    """How its int8 form becomes more accurate, as far as the bundle tells."""
-    if not bundle.has(Form.KERAS):
-        if origin_form(bundle.card) is Form.FLOAT32:
-            return AS_FLOAT
-        return "" if is_shipped(bundle) else FROM_KERAS
-    possible = not find_spec("tensorflow") or can_train_aware(load_keras(bundle, Form.KERAS))
-    return WITH_QAT if possible else IN_FLOAT

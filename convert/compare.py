@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.bundle import CARD, TFLITE_VARIANTS, Bundle, Form, write_file
+from edgefer.bundle import CARD, TFLITE_VARIANTS, Bundle, Form
 from edgefer.convert.comparison import Answers, Comparison, compare
 from edgefer.convert.pipeline import convert
 from edgefer.convert.slim import why_not
 from edgefer.convert.work import Plan
 from edgefer.errors import InputError, RuntimeFault
+from edgefer.files import write_file
 from edgefer.interpreter import Network
 from edgefer.lineage import origin_form
 from edgefer.progress import SILENT, Progress
@@ -40,14 +41,14 @@ class Profile:
     ms: float
 
 
-def plans(recipe: Recipe, *, sparsity: float, slimmed: float, epochs: int) -> dict[str, Plan]:
+def plans(recipe: Recipe, *, prune: float, slim: float, epochs: int) -> dict[str, Plan]:
     """The conversions that make every variant of a network of that recipe, by the name of the bundle each writes. There
     are no slim ones if the network cannot be slimmed that much or the share is 0."""
-    made = [Plan(float16=True), Plan(aware=True, epochs=epochs)]
-    if sparsity:
-        made += [Plan(sparsity=sparsity, epochs=epochs), Plan(sparsity=sparsity, aware=True, epochs=epochs)]
-    if slimmed and not why_not(recipe, slimmed):
-        made.append(Plan(slimmed=slimmed, epochs=epochs))
+    made = [Plan(float16=True), Plan(qat=True, epochs=epochs)]
+    if prune:
+        made += [Plan(prune=prune, epochs=epochs), Plan(prune=prune, qat=True, epochs=epochs)]
+    if slim and not why_not(recipe, slim):
+        made.append(Plan(slim=slim, epochs=epochs))
     return {plan.suffix: plan for plan in made}
 
 
@@ -87,7 +88,7 @@ def make_profiles(
             try:
                 convert(bundle, dataset, plan, out / name, progress, work_dir=out / ".unfinished")
             except RuntimeFault as error:
-                if not plan.aware:
+                if not plan.qat:
                     raise
                 progress.log(f"No {name} form. {error}")
                 continue
@@ -126,7 +127,7 @@ def measure_profiles(
         for bundle in (Bundle.open(out / name),)
         for form in reversed(TFLITE_VARIANTS)
         # The float network of quantization-aware training is not meant to be deployed.
-        if bundle.has(form) and not (form is Form.FLOAT32 and plan.aware)
+        if bundle.has(form) and not (form is Form.FLOAT32 and plan.qat)
     ]
     card = forms[0].bundle.card
     images = dataset.with_labels(card.labels).split("valid")
@@ -183,8 +184,8 @@ def _take_turns(
 
 def _title(plan: Plan, form: Form) -> str:
     """For example "pruned int8 (QAT)" for a pruned network, int8 by quantization-aware training."""
-    return " ".join(["slim"] * bool(plan.slimmed) + ["pruned"] * bool(plan.sparsity) + [form.value]) + (
-        " (QAT)" if plan.aware else ""
+    return " ".join(["slim"] * bool(plan.slim) + ["pruned"] * bool(plan.prune) + [form.value]) + (
+        " (QAT)" if plan.qat else ""
     )
 
 

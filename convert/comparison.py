@@ -15,11 +15,6 @@ from edgefer.options import MAX_DROP, MIN_AGREEMENT
 from edgefer.provenance import Cost
 from edgefer.train.data.dataset import Split
 
-WITH_QAT = "convert it again with --qat"
-AS_FLOAT = "run its float32 form, or import the network's .keras or .h5 file, which can be trained quantization-aware"
-IN_FLOAT = "convert it in float, with --no-int8 --float16"
-FROM_KERAS = "convert the bundle that was trained, or import the network's .keras or .h5 file and convert that"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -196,7 +191,7 @@ def _figures(answers: Answers, labels: np.ndarray, choice: np.ndarray, classes: 
     )  # fmt: skip
 
 
-def judge(comparison: Comparison, budget: Budget, int8_fix: Callable[[], str] = lambda: WITH_QAT) -> Check:
+def judge(comparison: Comparison, budget: Budget, int8_fix: Callable[[], str] = lambda: "") -> Check:
     """Check a comparison against the budget. int8_fix: what makes this network's int8 form more accurate; called on failure.
 
     It fails if even the favourable end of the 95% interval exceeds the budget, since chance does not explain that. If

@@ -181,6 +181,7 @@ def stated_scale(pair: Any, name: str = "scale") -> tuple[str, Affine]:
 
 
 def describe(scale: tuple[str, Affine]) -> str:
+    """A scaling in words: "pixels as -1..1", or "pixels * 0.017 + (-2.1, -2, -1.8)"."""
     name, (factor, offset) = scale
     if name == "stated":  # or read from a file, with its rounding
         name = next((known for known, values in SCALES.items() if same_affine(values, scale[1], 1e-6)), name)

@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from edgefer import __version__
-from edgefer.bundle import EXPORTED, Bundle, staging_directory, write_file
+from edgefer.bundle import EXPORTED, Bundle
 from edgefer.checks import Check, status_if, to_json
 from edgefer.errors import InputError
-from edgefer.files import MAX_JSON, MAX_NETWORK, check_writable, read_regular
+from edgefer.files import MAX_JSON, MAX_NETWORK, check_writable, read_regular, staging_directory, write_file
 from edgefer.text import printable
 
 

@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from edgefer.bundle import Bundle, write_file
+from edgefer.bundle import Bundle
 from edgefer.c.prove import check_in_c
 from edgefer.checks import Check, Status, table, to_json
 from edgefer.convert import edgetpu, ethosu, onnx
 from edgefer.errors import EdgeferError, InputError
+from edgefer.files import write_file
 from edgefer.progress import SILENT, Progress
 
 

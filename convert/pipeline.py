@@ -4,16 +4,16 @@ import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from edgefer.bundle import PARITY, Bundle, Form, write_bundle
 from edgefer.card import ModelCard
 from edgefer.checks import Check, status_if
 from edgefer.convert import steps
-from edgefer.convert.aware import can_train_aware, check_aware
+from edgefer.convert.aware import check_aware, int8_fix
 from edgefer.convert.calibrate import calibrate
-from edgefer.convert.comparison import AS_FLOAT, IN_FLOAT, WITH_QAT, Budget, Comparison, judge
+from edgefer.convert.comparison import Budget, Comparison, judge
 from edgefer.convert.measure import Measured, held_by, measure, networks
 from edgefer.convert.tune import Tuner
 from edgefer.convert.work import Plan, Quantized, Work
@@ -130,7 +130,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
 
 def _convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, tuner: Tuner) -> Converted:
     works = _works(bundle, dataset)
-    if plan.aware and plan.sparsity:  # before hours of pruning
+    if plan.qat and plan.prune:  # before hours of pruning
         check_aware(works[0].trained, keep_zeros=True)
     works = [_shaped(work, plan, tuner) for work in works]
     judged_on, stage = bundle.card.measured_on, tuner.progress.stage
@@ -221,20 +221,14 @@ def _publish(bundle: Bundle, work: Work, measured: Measured, out: Path, plan: Pl
     written = write_bundle(
         out, card, {form.value: content for form, content in files.items()} | {PARITY: vectors}, report
     )
-    decisions = _decisions(measured.every_comparison(split, card.labels), work, plan)
+    decisions = _decisions(measured.every_comparison(split, card.labels), written, plan)
     return Converted(bundle=written, quantized=work.quantized, cost=cost, max_drop=plan.max_drop, decisions=decisions)
 
 
-def _decisions(comparisons: tuple[Comparison, ...], work: Work, plan: Plan) -> tuple[Check, ...]:
+def _decisions(comparisons: tuple[Comparison, ...], written: Bundle, plan: Plan) -> tuple[Check, ...]:
     budget = Budget.of(MAX_DROP if plan.max_drop is None else plan.max_drop, MIN_AGREEMENT)
-
-    @cache
-    def int8_fix() -> str:
-        if work.trained is None:
-            return AS_FLOAT
-        return WITH_QAT if not plan.aware and can_train_aware(work.trained) else IN_FLOAT
-
-    return tuple(judge(one, budget, int8_fix) for one in comparisons)
+    fix = cache(partial(int8_fix, written))
+    return tuple(judge(one, budget, fix) for one in comparisons)
 
 
 def _lineage(card: ModelCard) -> Lineage:

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, Form
 from edgefer.c.subject import Subject, read_subject
 from edgefer.checks import Check, Status
 from edgefer.convert.c.project import export_c
@@ -18,7 +18,7 @@ BROWSER = "browser"
 
 def check_targets(bundle: Bundle, device: Device) -> list[Check]:
     """One row per target, from temporary exports; takes minutes. A row says why if an export is not possible."""
-    if not bundle.has("int8"):
+    if not bundle.has(Form.INT8):
         return []
     try:
         subject = read_subject(bundle)
@@ -40,7 +40,7 @@ def _check_page(subject: Subject, device: Device, folder: Path) -> Check:
 
 def unchecked_targets(bundle: Bundle, reason: str, fix: str = "") -> list[Check]:
     """The same rows when no target was run."""
-    if not bundle.has("int8"):
+    if not bundle.has(Form.INT8):
         return []
     names = [*(target.title for target in TARGETS), BROWSER]
     return [

@@ -104,6 +104,7 @@ def converter_of(function):
 
 
 def run_converter(converter) -> bytes:
+    """The .tflite of a TFLiteConverter. RuntimeFault, with the reason in one sentence, if it fails."""
     try:
         with quiet():
             return converter.convert()

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgefer.bundle import Form
 from edgefer.card import ModelCard
-from edgefer.convert.aware import quantization_aware
+from edgefer.convert.aware import AWARE, quantization_aware
 from edgefer.convert.comparison import Answers, compare
 from edgefer.convert.quantize import CALIBRATION_IMAGES, calibration_images, int8_converter, to_int8
 from edgefer.convert.requantize import tflite_to_int8
@@ -108,17 +108,17 @@ def _ways(work: Work, plan: Plan, tuner: Tuner) -> Iterator[tuple[str, Callable[
 
     def trained(task: FineTuning) -> Made:
         calibration = calibration_images(train, plan.seed)
-        made = quantization_aware(work.tuned, calibration, task, keep_zeros=plan.sparsity > 0)
+        made = quantization_aware(work.tuned, calibration, task, keep_zeros=plan.prune > 0)
         return made.int8, made.network
 
-    if not plan.aware:
+    if not plan.qat:
         counts = (CALIBRATION_IMAGES, *(OTHER_CALIBRATIONS if controlled else ()))
         for count in dict.fromkeys(min(count, len(train)) for count in counts):
             yield f"int8 calibrated on {counted(count, 'training image')}", partial(calibrated, count)
-    if work.tuned is not None and (plan.aware or controlled):
+    if work.tuned is not None and (plan.qat or controlled):
         task = tuner.task("aware", work.tuned, work.card, work.dataset, work.origin)
-        kept = "prune-preserving " if plan.sparsity else ""
-        yield f"int8 by {kept}quantization-aware training, {counted(task.epochs, 'epoch')}", partial(trained, task)
+        kept = "prune-preserving " if plan.prune else ""
+        yield f"int8 by {kept}{AWARE}, {counted(task.epochs, 'epoch')}", partial(trained, task)
 
 
 def worst_layers(work: Work, calibration: np.ndarray) -> tuple[LayerError, ...]:

@@ -79,7 +79,7 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
     if source.card.task != "read":
         made, converted = _convert_faces(request, target, progress), None
     else:
-        if request.plan.slimmed and (reason := why_not(recipe_of(source.card), request.plan.slimmed)):
+        if request.plan.slim and (reason := why_not(recipe_of(source.card), request.plan.slim)):
             raise InputError(reason)
         if not data and (known := remembered(source)):
             data, skip_bad = known.data, known.skip_bad

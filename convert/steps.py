@@ -22,10 +22,10 @@ from edgefer.train.recipes import recipe_of
 
 def slim(work: Work, plan: Plan, tuner: Tuner) -> Work:
     """Remove filters and fine-tune; the card gets the recipe of the smaller network."""
-    if not plan.slimmed:
+    if not plan.slim:
         return work
-    slimmed = remove_filters(work.trained, recipe_of(work.card), plan.slimmed)
-    task = tuner.task(f"slim-{plan.slimmed:g}", work.trained, work.card, work.dataset, work.origin)
+    slimmed = remove_filters(work.trained, recipe_of(work.card), plan.slim)
+    task = tuner.task(f"slim-{plan.slim:g}", work.trained, work.card, work.dataset, work.origin)
     tune(slimmed.network, replace(task, recipe=slimmed.recipe))
     # A copy: a compiled network would be saved with its optimizer's state, twice the bytes.
     network = copy_of(slimmed.network)
@@ -42,10 +42,10 @@ def slim(work: Work, plan: Plan, tuner: Tuner) -> Work:
 
 def prune(work: Work, plan: Plan, tuner: Tuner) -> Work:
     """Set a share of the weights to zero and fine-tune."""
-    if not plan.sparsity:
+    if not plan.prune:
         return work
-    task = tuner.task(f"prune-{plan.sparsity:g}", work.tuned, work.card, work.dataset, work.origin)
-    network = prune_weights(work.tuned, plan.sparsity, task)
+    task = tuner.task(f"prune-{plan.prune:g}", work.tuned, work.card, work.dataset, work.origin)
+    network = prune_weights(work.tuned, plan.prune, task)
     note = f"prune to {measured_sparsity(network):.0%} zeros, {counted(task.epochs, 'epoch')} of fine-tuning: {_drop(work, network, tuner)}"
     return work.noted(note, tuned=network)
 

@@ -167,7 +167,7 @@ def _stream(task: FineTuning, first: int):
         return pixels, tf.stack([labels, task.teacher(pixels, training=False)], axis=1), *weights
 
     classes = len(task.dataset.labels)
-    rows = batches(task.recipe, train, classes, size, first_epoch=first, epochs=task.epochs)
+    rows = batches(task.recipe, train, classes, size, epochs=range(first, task.epochs))
     return rows.map(with_teacher).prefetch(2)
 
 

@@ -7,6 +7,7 @@ from edgefer.bundle import TFLITE_VARIANTS, Form
 from edgefer.card import ModelCard
 from edgefer.convert.comparison import Comparison
 from edgefer.errors import InputError
+from edgefer.options import MAX_REMOVED
 from edgefer.text import unprintable
 from edgefer.train.data.dataset import Dataset, Split
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 class Plan:
     """What to make of a bundle: always float32.tflite; optionally float16, int8 and MediaPipe's form.
 
-    slimmed: first remove filters with this share (0..1) of the multiply-adds. sparsity: then set this share of the
-    weights to zero. aware: int8 by quantization-aware training. max_drop: int8 by the cheapest method that loses no more
+    slim: first remove filters with this share (0..1) of the multiply-adds. prune: then set this share of the weights to
+    zero. qat: int8 by quantization-aware training. max_drop: int8 by the cheapest method that loses no more
     points of accuracy against the trained network. epochs: of each fine-tuning; 0 for the step's default. author,
     license: for the card and the files' metadata.
     """
@@ -29,17 +30,17 @@ class Plan:
     mediapipe: bool = False
     author: str = ""
     license: str = ""
-    slimmed: float = 0.0
-    sparsity: float = 0.0
-    aware: bool = False
+    slim: float = 0.0
+    prune: float = 0.0
+    qat: bool = False
     max_drop: float | None = None
     epochs: int = 0
     seed: int = 0
 
     def __post_init__(self):
-        for option, share in (("--prune", self.sparsity), ("--slim", self.slimmed)):
-            if not 0 <= share <= 0.95:
-                raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and 0.95.")
+        for option, share in (("--prune", self.prune), ("--slim", self.slim)):
+            if not 0 <= share <= MAX_REMOVED:
+                raise InputError(f"{option} {share:g}: the share to remove must lie between 0 and {MAX_REMOVED}.")
         for option, number, least, most in (
             ("--max-drop", self.max_drop or 0, 0, 100), ("--epochs", self.epochs, 0, 10_000), ("seed", self.seed, 0, 2**31 - 1),
         ):  # fmt: skip
@@ -48,11 +49,11 @@ class Plan:
         for option, text in (("--author", self.author), ("--license", self.license)):
             if char := unprintable(text):  # cards that hold one are rejected
                 raise InputError(f"{option} holds the control character {char!a}: leave it out.")
-        if self.aware and not self.int8:
+        if self.qat and not self.int8:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
-        if self.aware and self.max_drop is not None:
+        if self.qat and self.max_drop is not None:
             raise InputError("--max-drop tries quantization-aware training itself if necessary: leave --qat out.")
-        if self.epochs and not (self.slimmed or self.sparsity or self.aware or self.max_drop is not None):
+        if self.epochs and not (self.slim or self.prune or self.qat or self.max_drop is not None):
             raise InputError(
                 "--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for: leave it out."
             )
@@ -61,7 +62,7 @@ class Plan:
     def needs_keras(self) -> str:
         """The first option that needs the Keras network, "" for none."""
         options = {
-            "--slim": self.slimmed, "--prune": self.sparsity, "--qat": self.aware, "--epochs": self.epochs,
+            "--slim": self.slim, "--prune": self.prune, "--qat": self.qat, "--epochs": self.epochs,
             "--float16": self.float16, "--mediapipe": self.mediapipe, "--no-int8": not self.int8,
         }  # fmt: skip
         return next((option for option, given in options.items() if given), "")
@@ -69,8 +70,8 @@ class Plan:
     @property
     def suffix(self) -> str:
         """The suffix of the new bundle's name."""
-        last = "qat" if self.aware else "int8" if self.int8 else "float16" if self.float16 else "float32"
-        return "-".join(["slim"] * bool(self.slimmed) + ["pruned"] * bool(self.sparsity) + [last])
+        last = "qat" if self.qat else "int8" if self.int8 else "float16" if self.float16 else "float32"
+        return "-".join(["slim"] * bool(self.slim) + ["pruned"] * bool(self.prune) + [last])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from edgefer import __version__, drawn
 from edgefer.devices import loop
 from edgefer.devices.board import health
 from edgefer.devices.board.boards import board_model, cpuinfo, os_release, this_board
-from edgefer.devices.faces.detectors import Detector, described
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.stats import RunStats
 from edgefer.devices.reader import Reader
@@ -27,6 +27,7 @@ from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import EdgeferError, IncompleteError, InputError, SourceError
 from edgefer.records import Frame
 from edgefer.runtimes import runtime_version
+from edgefer.text import counted
 
 WARM_UP_FRAMES = 30  # the first frames fill caches and let an idle CPU raise its clock
 ALL_STAGES = "all stages"
@@ -99,22 +100,8 @@ def run_bench(
             f"bench cannot measure {shown_address(where)}, which sets its own pace: name a video, a folder or builtin."
         )
     stats = RunStats(keep_laps=True)
-    seen: set[tuple[int, int]] = set()
     temperature, held = health.cpu_temperature_c(), health.throttling()
-    with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
-        file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
-        frames = _repeated(open_source(file), 60 * minutes, warm_up, seen)
-        try:
-            with open(os.devnull, "w") as nowhere:
-                loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
-        except IncompleteError:
-            raise SourceError(
-                f"bench repeats its source, but {shown_address(where)} is damaged, truncated or holds a damaged image: "
-                "name another one, or repair it."
-            ) from None
-        finally:
-            with suppress(ValueError):  # if stopped early, the reading thread may still be using it
-                frames.close()
+    seen = _measure(reader, where, 60 * minutes, warm_up, stats)
     if stats.frames <= warm_up:
         raise EdgeferError(f"Stopped within the {warm_up} frames of the warm-up: nothing was measured.")
     laps, apart = stats.laps(loop.STAGES, skip=warm_up), stats.apart(skip=warm_up)
@@ -153,6 +140,26 @@ def run_bench(
     )
 
 
+def _measure(reader: Reader, where: str, seconds: float, warm_up: int, stats: RunStats) -> set[tuple[int, int]]:
+    """Run the loop for `seconds` after the warm-up; returns the sizes (width, height) of the frames."""
+    seen: set[tuple[int, int]] = set()
+    with tempfile.TemporaryDirectory(prefix="edgefer-bench-") as folder:
+        file = str(drawn_video(Path(folder) / "faces.avi")) if where == BUILT_IN else where
+        frames = _repeated(open_source(file), seconds, warm_up, seen)
+        try:
+            with open(os.devnull, "w") as nowhere:
+                loop.run(frames, reader.session(), [JsonLines(nowhere)], stats=stats)
+        except IncompleteError:
+            raise SourceError(
+                f"bench repeats its source, but {shown_address(where)} is damaged, truncated or holds a damaged image: "
+                "name another one, or repair it."
+            ) from None
+        finally:
+            with suppress(ValueError):  # if stopped early, the reading thread may still be using it
+                frames.close()
+    return seen
+
+
 def to_markdown(bench: Benchmark) -> str:
     """The benchmark as Markdown tables, for a terminal or an issue."""
 
@@ -171,8 +178,8 @@ def to_markdown(bench: Benchmark) -> str:
     facts = {
         "frames/s": f"{bench.fps:.1f} (first tenth {bench.fps_first_tenth:.1f}, last tenth {bench.fps_last_tenth:.1f})",
         "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces per frame",
-        "board": f"{bench.board}, {bench.cores} core{'s' * (bench.cores > 1)}{limit}",
-        "network": f"{bench.network} on {bench.runtime}, {bench.threads} thread{'s' * (bench.threads > 1)}",
+        "board": f"{bench.board}, {counted(bench.cores, 'core')}{limit}",
+        "network": f"{bench.network} on {bench.runtime}, {counted(bench.threads, 'thread')}",
         "detector": bench.detector_reason or bench.detector,
         "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
         "throttling": f"{bench.throttling_start or 'unknown'} at the start, {bench.throttling_end or 'unknown'} at the end",
@@ -224,7 +231,7 @@ def _repeated(source: Source, seconds: float, warm_up: int, seen: set[tuple[int,
 def _described(detector: Detector) -> str:
     """A detector's name with its networks, and the width to which a cascade downscales frames."""
     width = getattr(getattr(detector, "inner", detector), "width", None)
-    return f"{described(detector)}, {width} px" if width else described(detector)
+    return f"{detector.described}, {width} px" if width else detector.described
 
 
 def _times(seconds: np.ndarray) -> Times:

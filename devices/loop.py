@@ -99,6 +99,7 @@ def _detected(
 
 
 def captured_from(source: Iterable[Frame]) -> Iterator[tuple[Frame, Stopwatch]]:
+    """Each frame of a source with its watch, on which the capture is the first lap."""
     watch = Stopwatch()
     for frame in source:
         watch.lap("capture")

@@ -26,21 +26,14 @@ from edgefer.devices.session import Session
 from edgefer.devices.sources.cameras import LiveOptions, is_camera, open_camera, open_source
 from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
 from edgefer.devices.sources.files import Source
-from edgefer.devices.sources.playback import (
-    DEFAULT_PLAYBACK,
-    UNREADABLE,
-    MergedSources,
-    Playback,
-    PlayedSource,
-    Unreadable,
-)
+from edgefer.devices.sources.playback import UNREADABLE, MergedSources, Playback, PlayedSource, Unreadable
 from edgefer.devices.sources.urls import shown_address
 from edgefer.devices.threads import HANG_S, Prefetch, Rules
 from edgefer.devices.watchdogs import WatchedClassifier, WatchedDetector
 from edgefer.errors import EdgeferError, InputError
 from edgefer.images import from_pil, read_image
 from edgefer.interpreter import Classifier, RuntimeOptions
-from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Smoothing, as_record, choice
+from edgefer.options import DetectorName, DeviceName, FaceKind, ReaderOptions, Rotation, Smoothing, as_record, choice
 from edgefer.parity import check_at_load
 from edgefer.preprocess import prepare
 from edgefer.records import Face, Frame
@@ -52,17 +45,30 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """How sources are opened.
+    """How sources are opened, by the names of `edgefer run`'s options.
 
-    capture: settings of cameras. playback: how files are played. skip_bad: skip unreadable images of a folder. wait: wait
-    for a camera that is not connected yet. trying: called at each attempt to connect.
+    size: (width, height), fps and mjpg: settings of cameras, see CaptureOptions. loop, realtime, rotate: how files are played,
+    see Playback. skip_bad: skip unreadable images of a folder. wait: wait for a camera that is not connected yet. trying:
+    called at each attempt to connect.
     """
 
-    capture: CaptureOptions = DEFAULT_CAPTURE
-    playback: Playback = DEFAULT_PLAYBACK
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    mjpg: bool | None = None
+    loop: bool = False
+    realtime: bool = False
+    rotate: Rotation = Rotation.NONE
     skip_bad: bool = False
     wait: bool = False
     trying: Callable[[], None] = lambda: None
+
+    @property
+    def capture(self) -> CaptureOptions:
+        return CaptureOptions(size=self.size, fps=self.fps, mjpg=self.mjpg)
+
+    @property
+    def playback(self) -> Playback:
+        return Playback(loop=self.loop, realtime=self.realtime, rotate=self.rotate)
 
 
 class Reader:
@@ -119,6 +125,7 @@ class Reader:
 
     @property
     def card(self) -> ModelCard:
+        """The network's card."""
         return self.classifier.card
 
     @property
@@ -165,8 +172,7 @@ class Reader:
         """Yield the frames of a source in order, with tracked faces and temporally smoothed labels.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
-        read at once. settings: fields of edgefer.devices.reader.SourceOptions, such as `playback=Playback(loop=True)`,
-        with Playback from edgefer.devices.sources.playback.
+        read at once. settings: fields of edgefer.devices.reader.SourceOptions, such as size=(1280, 720), loop=True, wait=True.
 
         A live source gives its newest frame, a file every frame; they are read in a separate thread. The source is opened
         when the first frame is requested. Raises InputError for options that do not suit the source, SourceError if it
@@ -190,7 +196,7 @@ class Reader:
         options = as_record(SourceOptions, settings)
         opened = self.open_sources([str(one) for one in sources], options)
         session = self.session(live=opened.live, stills=opened.stills)
-        limit_s = None if opened.live or options.playback.realtime else HANG_S
+        limit_s = None if opened.live or options.realtime else HANG_S
         with opened, closing(Prefetch(opened, limit_s=limit_s, name="The source")) as frames:
             for detected, _ in located_in(captured_from(frames), session):
                 yield session.read(detected)
@@ -312,10 +318,8 @@ def check_detector(name: DetectorName, options: ReaderOptions, card: ModelCard) 
     if kind is FaceKind.HUMAN:
         return
     refuse_pair(options.files, str(kind), card.name)
-    if options.detector_file is not None:
-        raise InputError(
-            f"--detector-file is for human faces, but {card.name} reads {kind}: leave --detector-file out."
-        )
+    if options.yunet is not None:
+        raise InputError(f"--yunet is for human faces, but {card.name} reads {kind}: leave --yunet out.")
     if kind is not FaceKind.FRAME and name in (DetectorName.YUNET, DetectorName.OWN):
         raise InputError(f"--detector {name} finds human faces, but {card.name} reads {kind}: leave it out.")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edgefer.devices.faces.detectors import Detector, described
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother, Preset
 from edgefer.devices.faces.tracking import Tracker
@@ -61,7 +61,7 @@ class Session:
 
     def use(self, detector: Detector) -> None:
         """Use another detector from the next frame on; faces keep their ids."""
-        self._in_use = detector, described(detector)  # a single assignment, since another thread detects
+        self._in_use = detector, detector.described  # a single assignment, since another thread detects
 
     def detect(self, frame: Frame) -> Detected:
         """The faces of a frame, with the ids they had in the previous frame.

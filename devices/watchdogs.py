@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgefer.devices.faces.detectors import Detector, can_look_near, look, min_new_score, networks_of
+from edgefer.devices.faces.detectors import Detector, WrappingDetector
 from edgefer.devices.threads import Rules, Watchdog
 from edgefer.errors import RuntimeFault
 from edgefer.interpreter import Classifier, Images
@@ -14,14 +14,12 @@ from edgefer.records import Box, Detection
 Question = tuple[np.ndarray, Sequence[Box] | None]  # an image uint8 BGR [h, w, 3], and boxes to search near
 
 
-class WatchedDetector:
+class WatchedDetector(WrappingDetector):
     """A detector that repeats a hung call with a new detector."""
 
     def __init__(self, make: Callable[[], Detector], rules: Rules | None = None):
         detector = make()
-        self.name, self.inner = detector.name, detector
-        self.looks_near, self.min_new_score = can_look_near(detector), min_new_score(detector)
-        self.networks = networks_of(detector)
+        super().__init__(detector)
         self._watchdog: Watchdog[Question, list[Detection]] = Watchdog(
             _search(detector), lambda: _search(make()), replace(rules or Rules(), name="The face detector")
         )
@@ -31,7 +29,7 @@ class WatchedDetector:
 
 
 def _search(detector: Detector) -> Callable[[Question], list[Detection]]:
-    return lambda question: look(detector, *question)
+    return lambda question: detector.find(*question)
 
 
 class WatchedClassifier(Classifier):

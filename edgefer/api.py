@@ -199,8 +199,8 @@ def train(
     data: fer2013.csv, a folder of images by class, or "builtin"; for recipe="face-finder" and "face-refiner" a folder of
     scenes. out: the bundle's folder, by default runs/RECIPE-N. resume: continue the training at `out`, which keeps its data
     and recipe. progress: receives progress reports, such as edgefer.console.PROGRESS. options: the fields of
-    edgefer.train.start.TrainRequest, such as recipe="fer-small", epochs=20, seed=1, set=["optimizer.rate=0.05"], and of
-    edgefer.options.DetectorFiles: yunet, finder, refiner.
+    edgefer.train.start.TrainRequest, such as recipe="fer-small", epochs=20, seed=1, set={"optimizer.rate": 0.05},
+    teacher=["ferplus-small"], and of edgefer.options.DetectorFiles: yunet, finder, refiner.
 
     Raises DataError, RecipeError, InputError and MissingDependency, each with one sentence, before training begins.
 
@@ -216,7 +216,7 @@ def train(
     files = {one.name: options.pop(one.name) for one in fields(DetectorFiles) if one.name in options}
     if resume and (folder is None or data or options):
         raise InputError("A resumed training keeps its data and recipe: give resume=True and out alone.")
-    request = None if resume else as_record(TrainRequest, {"data": str(data), **options})
+    request = None if resume else TrainRequest.of(data=str(data), **options)
     return Bundle.open(start_training(request, folder, files=as_record(DetectorFiles, files), progress=progress)[0])
 
 
@@ -311,7 +311,7 @@ def convert(
     from edgefer.convert.start import ConvertRequest, start
     from edgefer.convert.work import Plan
 
-    plan = as_record(Plan, options, {"qat": "aware", "prune": "sparsity", "slim": "slimmed"})
+    plan = as_record(Plan, options)
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     request = ConvertRequest(
         bundle=find_bundle(bundle), plan=plan, data=str(data), skip_bad=skip_bad, out=_folder(out), extras=extras

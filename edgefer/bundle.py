@@ -15,23 +15,28 @@ parity.npz           images and expected answers (edgefer.parity)
 report/              plots and tables; not covered by the card
 """
 
-import contextlib
-import errno
 import gzip
 import hashlib
 import os
-import shutil
 import stat
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from edgefer.card import ModelCard, Task, Variant, parse_card
-from edgefer.errors import BundleError, EdgeferError
-from edgefer.files import MAX_CARD, MAX_NETWORK, beside, mode_of, read_regular, regular_size, with_name_of_its_own
-from edgefer.scratch import locked_directory, remove_abandoned
+from edgefer.errors import BundleError
+from edgefer.files import (
+    MAX_CARD,
+    MAX_NETWORK,
+    mode_of,
+    naming,
+    read_regular,
+    regular_size,
+    staging_directory,
+    with_name_of_its_own,
+    write_file,
+)
 
 CARD = "card.json"
 EXPORTED = "export.json"  # in a folder that `edgefer export` wrote, instead of a card
@@ -83,6 +88,12 @@ TRAINING = "training"  # holds what a training needs to resume
 def is_begun(folder: Path) -> bool:
     """Whether a folder holds an unfinished training that can be resumed."""
     return (folder / TRAINING).is_dir()
+
+
+def imported_as_tflite(card: ModelCard) -> bool:
+    """Whether the network was imported as a .tflite, whose card states its input: a Keras network is rebuilt to take
+    edgefer's own."""
+    return card.input.stated and Form.KERAS not in card.variants
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,7 @@ class Bundle:
         return self.card._repr_html_()
 
     def has(self, variant: str) -> bool:
+        """Whether it holds this form of its network ("int8", "float32", "keras", ...), or "parity", the stored answers."""
         return variant in self.card.variants
 
     def file(self, variant: str) -> Path:
@@ -174,7 +186,7 @@ class Bundle:
 
     def _can_make(self, variant: str) -> bool:
         """Whether a conversion may add this form: from the Keras network, or int8 from an imported .tflite."""
-        imported = self.has(Form.FLOAT32) and self.card.input.stated
+        imported = self.has(Form.FLOAT32) and imported_as_tflite(self.card)
         return self.has(Form.KERAS) or (imported and variant not in (Form.FLOAT16, Form.MEDIAPIPE, PARITY))
 
     def _where_keras_is(self) -> str:
@@ -226,9 +238,8 @@ def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report
     contents[CARD] = card.model_dump_json(indent=2).encode() + b"\n"
     with staging_directory(path) as staging:
         for name, content in contents.items():
-            with _named(path / name):
-                _write(staging / name, content)
-        with _named(path):
+            write_file(staging / name, content, shown=path / name)
+        with naming(path):
             if not path.exists():
                 staging.chmod(0o755)
                 staging.rename(path)
@@ -238,61 +249,6 @@ def write_bundle(path: Path, card: ModelCard, files: Mapping[str, bytes], report
                 for name in sorted(contents, key=lambda name: (name == CARD, not name.startswith("report/"))):
                     (staging / name).replace(path / name)
     return Bundle(path, card)
-
-
-@contextlib.contextmanager
-def staging_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory beside `path`, to be renamed when complete, removed at the end. Those of killed processes for
-    the same path, whose locks are no longer held, are removed too."""
-    prefix = beside(path, "staging-").name
-    with _named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(path.parent, prefix)
-        staging, lock = locked_directory(path.parent, prefix)
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn an OSError into a message that names `path`, not a temporary file."""
-    try:
-        yield
-    except OSError as error:
-        raise EdgeferError(
-            f"{path} could not be written: {error.strerror or error}. Make room there, or choose another place."
-        ) from None
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: to a temporary file, which is then renamed.
-
-    EdgeferError, with the file's name, if writing fails.
-    """
-    with _named(path):
-        _write(path, content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    if path.exists() and not path.is_file():  # renaming over a device as root would replace it
-        raise OSError(errno.EINVAL, "it is a folder or a device")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = beside(path, f"{threading.get_native_id()}.partial")  # another process may write it, too
-    # In an untrusted bundle it may be a link to another place, or a FIFO, which would block.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        with os.fdopen(os.open(partial, flags, 0o666), "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
 
 
 def _describe(variant: str, content: bytes) -> Variant:

@@ -1,10 +1,4 @@
-"""Shared by verify, doctor, lint and data check: the record of a check, its table, its JSON and the exit code.
-
-A command makes its checks and ends with
-
-    report(title, checks, as_json=as_json, bundle=opened.hash)
-
-which prints the table (or one JSON object that begins with those facts) and exits with the exit code:
+"""Shared by verify, doctor, lint and data check: the record of a check, its table, its JSON and the exit code:
 
     0  nothing failed
     1  something was checked and failed
@@ -28,12 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import typer
-
-from edgefer import console
-
 QUESTIONS = ("pixels", "decisions", "answers")
-MAX_EXAMPLES = 5  # in a terminal
 
 
 class Status(StrEnum):
@@ -44,12 +33,6 @@ class Status(StrEnum):
     DOUBTFUL = "doubtful"
     NOT_CHECKED = "not checked"
     FAIL = "fail"
-
-
-MEANINGS = {
-    Status.DOUBTFUL: "over the budget, but chance may explain it with so few images; use more images.",
-    Status.NOT_CHECKED: "it was not run here, so it counts neither as a pass nor as a failure.",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,25 +103,6 @@ def table(checks: Sequence[Check]) -> tuple[tuple[str, ...], list[tuple[str, ...
     return columns, rows
 
 
-def show(title: str, checks: Sequence[Check]) -> None:
-    """Print the table; below it examples, the meaning of statuses, the fixes, each on a separate line, and the verdict."""
-    console.show_table(title, *table(checks))
-    for check in checks:
-        if check.status is Status.PASS:
-            continue
-        name = f"{check.group} {check.subject}".strip()
-        for example in check.examples[:MAX_EXAMPLES]:
-            console.show(f"{name}: {example}")
-        if len(check.examples) > MAX_EXAMPLES:
-            console.show(f"{name}: and {len(check.examples) - MAX_EXAMPLES:,} more (--json lists all)")
-        if check.fix:  # not in a cell: a wrapped line cannot be copied
-            console.show(f"{name}: {check.fix}")
-    for status, meaning in MEANINGS.items():
-        if any(check.status is status for check in checks):
-            console.show(f"{status}: {meaning}")
-    console.show(summary(checks))
-
-
 def to_json(checks: Sequence[Check], **facts: object) -> dict[str, object]:
     """Plain values: the facts, `passed`, `counts` by status, and every check."""
     counts = Counter(check.status.value for check in checks)
@@ -148,13 +112,3 @@ def to_json(checks: Sequence[Check], **facts: object) -> dict[str, object]:
         "counts": {status.value: counts[status.value] for status in Status},
         "checks": [check.to_json() for check in checks],
     }
-
-
-def report(title: str, checks: Sequence[Check], *, as_json: bool = False, **facts: object) -> None:
-    """Show the checks, or print them as one JSON object after `facts`; typer.Exit with 1 or 2 unless nothing failed."""
-    if as_json:
-        console.show_json(to_json(checks, **facts))
-    else:
-        show(title, checks)
-    if code := exit_code(checks):
-        raise typer.Exit(code)

@@ -1,17 +1,20 @@
-"""Reads untrusted files: only regular ones, of a bounded size, and without blocking. Also checks, before long work, whether
-a path is writable."""
+"""Reads untrusted files: only regular ones, of a bounded size, and without blocking. Writes files whole or not at all, and
+checks, before long work, whether a path is writable."""
 
 import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
+from edgefer.scratch import locked_directory, remove_abandoned
 from edgefer.text import printable
 
 MAX_CARD = 1 << 20  # bytes
@@ -164,6 +167,61 @@ def without_empty_folders(path: Path) -> Iterator[None]:
         for one in missing:
             with contextlib.suppress(OSError):
                 one.rmdir()
+
+
+@contextlib.contextmanager
+def staging_directory(path: Path) -> Iterator[Path]:
+    """A temporary directory beside `path`, to be renamed when complete, removed at the end. Those of killed processes for
+    the same path, whose locks are no longer held, are removed too."""
+    prefix = beside(path, "staging-").name
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent, prefix)
+        staging, lock = locked_directory(path.parent, prefix)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an OSError into a message that names `path`, not a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        raise EdgeferError(
+            f"{path} could not be written: {error.strerror or error}. Make room there, or choose another place."
+        ) from None
+
+
+def write_file(path: Path, content: bytes, *, shown: Path | None = None) -> None:
+    """Write a file atomically: to a temporary file, which is then renamed.
+
+    EdgeferError, with the file's name, or that of `shown`, if writing fails.
+    """
+    with naming(shown or path):
+        _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    if path.exists() and not path.is_file():  # renaming over a device as root would replace it
+        raise OSError(errno.EINVAL, "it is a folder or a device")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = beside(path, f"{threading.get_native_id()}.partial")  # another process may write it, too
+    # In an untrusted bundle it may be a link to another place, or a FIFO, which would block.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(partial, flags, 0o666), "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def _size(path: Path, status: os.stat_result, limit: int, error: type[InputError]) -> int:

@@ -13,9 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgefer.bundle import write_file
 from edgefer.errors import EdgeferError, ImageError
-from edgefer.files import read_regular
+from edgefer.files import read_regular, write_file
 from edgefer.image_headers import MAX_SIGNATURE, ORIENTATION, Header, looks_like_image, read_header
 from edgefer.text import printable
 

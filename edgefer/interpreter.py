@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from edgefer.bundle import EDGETPU_OPERATOR, Bundle
+from edgefer.bundle import EDGETPU_OPERATOR, Bundle, Form
 from edgefer.card import InputSpec, ModelCard, OutputSpec
 from edgefer.errors import BundleError, EdgeferError, InputError, MissingDependency, RuntimeFault
+from edgefer.options import DeviceName, choice
 from edgefer.preprocess import float_table, look_up, quantized_table, to_float, to_int8
 from edgefer.quiet import quiet
 from edgefer.runtimes import RUNTIMES, installed_runtimes
 from edgefer.shortage import shortage_of
 from edgefer.timeouts import TimedOut, run_with_timeout
 
-DEVICES = ("cpu", "coral")
 EDGETPU_LIBRARY = "libedgetpu.so.1"
 INT8_SCALE, INT8_ZERO = 1 / 255, -128  # of the input of edgefer's own int8 networks
 LOGITS = OutputSpec()
@@ -335,14 +335,13 @@ class Classifier:
         device: str = "cpu",
     ) -> "Classifier":
         """The bundle's network on the best installed runtime: its best TFLite form; on "coral" the compiled one."""
-        if device not in DEVICES:
-            raise InputError(f"There is no device {device!r}: choose {' or '.join(DEVICES)}.")
+        device = choice(DeviceName, device, "device")
         if bundle.card.task != "read":
             raise BundleError(
                 f"{bundle.path} detects faces and does not classify them: name a network that reads expressions, and this one with "
                 f"--{'finder' if bundle.card.task == 'find-faces' else 'refiner'}."
             )
-        variant = variant or ("int8_edgetpu" if device == "coral" else bundle.best_tflite())
+        variant = variant or (Form.INT8_EDGETPU if device is DeviceName.CORAL else bundle.best_tflite())
         options = RuntimeOptions(runtime=runtime, threads=threads, device=device)
         return cls(Network.open(bundle, variant, options), bundle.card, variant)
 

@@ -6,7 +6,7 @@ as `origin` if slimming replaced it with a smaller one, or as `float32` if it wa
 hash.
 """
 
-from edgefer.bundle import Bundle, Form, is_shipped
+from edgefer.bundle import Bundle, Form, imported_as_tflite, is_shipped
 from edgefer.card import ModelCard
 from edgefer.checks import Check, Status
 from edgefer.options import MAX_DROP
@@ -43,8 +43,8 @@ def contradiction(card: ModelCard) -> str:
 
 
 def _came_as_tflite(card: ModelCard) -> bool:
-    """Whether its float32 form can be the network as it was imported: no Keras network is there, and no weights were trained."""
-    return card.input.stated and Form.KERAS not in card.variants and not is_retrained(card)
+    """Whether its float32 form can be the network as it was imported: no weights were trained since."""
+    return imported_as_tflite(card) and not is_retrained(card)
 
 
 def _slimmed(card: ModelCard) -> bool:

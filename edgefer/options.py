@@ -20,6 +20,7 @@ MIN_TARGET_FPS = 0.1
 DEFAULT_MODEL, DEFAULT_RECIPE, DEFAULT_VALID_FRACTION = "ferplus-small", "small", 0.2
 # What conversion may cost by default: points of accuracy, and the minimum share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
+MAX_REMOVED = 0.95  # of the weights by pruning, and of the multiply-adds by slimming
 LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error
 
 
@@ -115,18 +116,16 @@ def as_flag(value: Any, name: str) -> bool:
     return value
 
 
-def as_record(kind: type[Record], given: Mapping[str, Any], names: Mapping[str, str] = {}) -> Record:
-    """A record of options from keywords, each with its field's type. names: fields with another public name.
+def as_record(kind: type[Record], given: Mapping[str, Any]) -> Record:
+    """A record of options from keywords, each with its field's type.
 
     InputError with the choices for an unknown option, and with the value for one of a wrong type.
     """
     hints = get_type_hints(kind)
-    outside = {field: name for name, field in names.items()}
-    known = {outside.get(field, field): field for field in hints}
     for name in given:
-        if name not in known:
-            raise InputError(f"There is no option {printable(name)!r}: choose {', '.join(known)}.")
-    return kind(**{known[name]: _of_type(hints[known[name]], value, name) for name, value in given.items()})
+        if name not in hints:
+            raise InputError(f"There is no option {printable(name)!r}: choose {', '.join(hints)}.")
+    return kind(**{name: _of_type(hints[name], value, name) for name, value in given.items()})
 
 
 def _of_type(hint: Any, value: Any, name: str) -> Any:
@@ -170,7 +169,7 @@ class ReaderOptions:
     """How a Reader reads faces. Choices may be given as plain text, such as detector="yunet".
 
     check: verify the stored answers before anything is read. reject: faces below this score are unsure, 0..1; 0: never.
-    detector_file: YuNet's .onnx. finder, refiner: bundles that replace the shipped pair; the refiner is also used with YuNet.
+    yunet: its .onnx, instead of downloading it. finder, refiner: bundles that replace the shipped pair; the refiner is also used with YuNet.
     faces: the kind to read; None: the bundle's own. min_face: the minimum side of a face, in pixels; smaller ones are
     dropped. roi: (left, top, width, height) in pixels; faces are only detected inside it. threads: for the network; None:
     this board's default. target_fps: detect faces only as often as this rate allows, and track them in between; None: the
@@ -183,7 +182,7 @@ class ReaderOptions:
     smooth: Smoothing = Smoothing.RESPONSIVE
     reject: float = 0.45
     detector: DetectorName = DetectorName.AUTO
-    detector_file: Path | None = None
+    yunet: Path | None = None
     finder: Path | None = None
     refiner: Path | None = None
     faces: FaceKind | None = None
@@ -211,19 +210,19 @@ class ReaderOptions:
             raise InputError(
                 f"roi {self.roi!r} is not a region: give left, top, width and height in pixels, both sizes 1 or more."
             )
-        if self.detector_file is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
-            raise InputError(f"--detector-file is for --detector yunet: {self.detector}'s comes with edgefer.")
+        if self.yunet is not None and self.detector in (DetectorName.OWN, DetectorName.HAAR):
+            raise InputError(f"--yunet is for --detector yunet: {self.detector}'s comes with edgefer.")
         if self.finder is not None and self.detector in (DetectorName.YUNET, DetectorName.HAAR):
             raise InputError(f"--finder is for --detector own: {self.detector} finds faces without one.")
-        if self.finder is not None and self.detector_file is not None:
-            raise InputError("--finder is for --detector own and --detector-file for yunet: give one of the two.")
+        if self.finder is not None and self.yunet is not None:
+            raise InputError("--finder is for --detector own and --yunet for YuNet: give one of the two.")
         if self.refiner is not None and self.detector is DetectorName.HAAR:
             raise InputError("--refiner is for --detector own and yunet: haar's faces are not refined.")
 
     @property
     def files(self) -> DetectorFiles:
         """The files of its detectors."""
-        return DetectorFiles(yunet=_path(self.detector_file), finder=_path(self.finder), refiner=_path(self.refiner))
+        return DetectorFiles(yunet=_path(self.yunet), finder=_path(self.finder), refiner=_path(self.refiner))
 
 
 def _path(named: str | Path | None) -> Path | None:

@@ -150,12 +150,12 @@ def check_exactly(bundle: Bundle, vectors: Vectors) -> list[Check]:
     They are, bit for bit, if ai-edge-litert on x86-64 made them. Other kernels' rounding differs by a step or two, so a
     difference is doubtful: a changed weight may have no larger effect.
     """
-    if not bundle.has("int8"):
+    if not bundle.has(Form.INT8):
         return []
     subject = "int8, computed exactly"
-    card, stored = bundle.card, vectors.answers["int8"][::EXACT]
+    card, stored = bundle.card, vectors.answers[Form.INT8][::EXACT]
     try:
-        network = read_layers(bundle.read("int8"), bundle.file("int8").name)
+        network = read_layers(bundle.read(Form.INT8), bundle.file(Form.INT8).name)
         if network.input.shape != card.input.shape or network.answers != card.answers:
             raise UnsupportedNetwork("its ends are not those of its card.")
     except UnsupportedNetwork as error:
@@ -180,7 +180,7 @@ def check_at_load(bundle: Bundle, network: Network, variant: str) -> None:
     It catches a runtime that returns zeros, or other answers than the host's, before the first frame.
     """
     vectors = Vectors.load(bundle)
-    variant = "int8" if network.quantized else variant  # the Edge TPU's compiled network has the answers of int8
+    variant = Form.INT8 if network.quantized else variant  # the Edge TPU's compiled network has the answers of int8
     if variant not in vectors.answers:
         raise BundleError(f"{bundle.path}: its parity vectors hold no answers of {variant}: convert it again.")
     check = _check_answers(network, variant, vectors.pixels[::QUICK], vectors.answers[variant][::QUICK])
@@ -192,7 +192,7 @@ def check_at_load(bundle: Bundle, network: Network, variant: str) -> None:
 
 
 def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected: np.ndarray) -> Check:
-    if network.quantized != (variant == "int8"):
+    if network.quantized != (variant == Form.INT8):
         raise BundleError(
             f"{network.name} is the bundle's {variant} file, but takes {np.dtype(network.dtype).name}: convert it again."
         )

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from edgefer import drawn
-from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle
+from edgefer.bundle import PARITY, TFLITE_VARIANTS, Bundle, Form
 from edgefer.card import CropSpec, ModelCard
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network, RuntimeOptions
@@ -104,8 +104,8 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         arrays["levelled"] = cut_crops(frames, boxes, first_crop(card), card, ROLLS_DEG)
     for variant, content in networks.items():
         arrays[f"answers_{variant}"] = Network.of(content, card, RuntimeOptions(runtime=runtime)).raw(arrays["pixels"])
-    if "int8" in networks:
-        arrays["quanta_int8"] = inner_quanta(read_model(networks["int8"], "int8.tflite"))
+    if Form.INT8 in networks:
+        arrays["quanta_int8"] = inner_quanta(read_model(networks[Form.INT8], "int8.tflite"))
     out = io.BytesIO()
     np.savez_compressed(out, **arrays)
     return out.getvalue()
@@ -125,6 +125,7 @@ def stored_crops(card: ModelCard) -> dict[str, CropSpec]:
 
 
 def first_crop(card: ModelCard) -> CropSpec:
+    """The crop of the images stored as `crops` and `levelled`."""
     return next(iter(stored_crops(card).values()))
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgefer import __version__
-from edgefer.bundle import Bundle, write_file
+from edgefer.bundle import Bundle
 from edgefer.checks import Check, exit_code, summary, table, to_json
 from edgefer.errors import InputError
+from edgefer.files import write_file
 from edgefer.runtimes import machine
 
 JSON_START = '{\n  "edgefer": '  # of every certificate, by which it is recognized

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar, get_origin
 
 from edgefer.errors import EdgeferError, InputError
@@ -20,6 +20,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     name: tuple(kind) for name, kind in (CHOICES | {"color": Color, "outputs": Outputs}).items()
 }
 WORDS |= {"data": ("builtin",), "source": ("builtin",), "labels": ("ferplus",), "votes": ("ferplus",)}
+# Options without a value, of all commands; a test compares them with the command line, which no library loads.
+FLAGS = frozenset(
+    (
+        "allow_cpu_fallback", "blur_faces", "check", "domain_shift", "edgetpu", "flip", "float16", "headless", "int8", "json",
+        "loop", "mediapipe", "mjpg", "onnx", "print", "prove", "qat", "realtime", "resume", "serve", "skip_bad", "trust",
+        "version", "wait",
+    )
+)  # fmt: skip
 WORD = rf"(?:{'|'.join(sorted({word for words in WORDS.values() for word in words}, key=len, reverse=True))})\b"
 OPTION = re.compile(
     rf"(?P<command>{COMMAND})|(?<![\w-])(?P<out>(?<=\b[lL]eave ))?--(?P<no>no-)?(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)"
@@ -61,7 +69,7 @@ def _keyword(found: re.Match[str]) -> str:
     if found["command"]:
         return found[0]
     name, value = found["name"].replace("-", "_"), found["value"]
-    no_value = found["no"] or name in _flags() or value is None
+    no_value = found["no"] or name in FLAGS or value is None
     if no_value or (re.fullmatch(WORD, value) and value not in WORDS.get(name, ())):
         return _without_value(name, found) + (f" {value}" if value else "")
     if name == "set":  # may be given several times
@@ -73,24 +81,4 @@ def _keyword(found: re.Match[str]) -> str:
 def _without_value(name: str, found: re.Match[str]) -> str:
     if found["no"]:
         return f"{name}=False"
-    return f"{name}=True" if name in _flags() and found["out"] is None else name
-
-
-@cache
-def _flags() -> frozenset[str]:
-    """The options of all commands that take no value."""
-    from typer.main import get_command
-
-    from edgefer.cli import app
-
-    commands, flags = [get_command(app)], set()
-    while commands:
-        one = commands.pop()
-        commands += getattr(one, "commands", {}).values()
-        flags |= {
-            option.strip("-").replace("-", "_")
-            for param in one.params
-            if getattr(param, "is_flag", False)
-            for option in param.opts
-        }
-    return frozenset(flags)
+    return f"{name}=True" if name in FLAGS and found["out"] is None else name

@@ -58,13 +58,12 @@ def batches(
     classes: int,
     size: EpochSize,
     *,
-    first_epoch: int,
-    epochs: int,
+    epochs: range,
     limit: int | None = None,
     shard: Shard = UNSHARDED,
     extra: ExtraImages | None = None,
 ) -> "tf.data.Dataset":
-    """Augmented batches of the epochs first_epoch .. epochs - 1, a pure function of seed, epoch and step.
+    """Augmented batches of these epochs, a pure function of seed, epoch and step.
 
     A tf.data.Dataset of (float32 pixels [batch, h, w, c] in 0..1, float32 targets [batch, classes]), with class weights
     also float32 weights [batch] of mean 1. With a shard each element is the part of one replica: together, the replicas
@@ -76,7 +75,9 @@ def batches(
     load = _Loader(recipe, images, size.batch, size.batch // shard.replicas)
     tf = tensorflow()
     graph = tf.autograph.experimental.do_not_convert  # they branch on no tensor, and converting them takes seconds
-    rows = tf.data.Dataset.range(first_epoch, epochs).flat_map(graph(sampler.epoch)).flat_map(graph(sampler.shards))
+    rows = (
+        tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(graph(sampler.epoch)).flat_map(graph(sampler.shards))
+    )
     return rows.map(graph(load), num_parallel_calls=2).prefetch(4)
 
 

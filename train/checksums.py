@@ -4,9 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from edgefer.bundle import write_file
 from edgefer.errors import InputError
-from edgefer.files import MAX_CARD, read_regular
+from edgefer.files import MAX_CARD, read_regular, write_file
 
 
 class Checksums:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from edgefer.bundle import Bundle, Form, open_named, write_file
+from edgefer.bundle import Bundle, Form, open_named
 from edgefer.card import first_problem
 from edgefer.errors import InputError
-from edgefer.files import MAX_JSON, read_regular
+from edgefer.files import MAX_JSON, read_regular, write_file
 from edgefer.options import DEFAULT_VALID_FRACTION, as_record
 from edgefer.text import printable
 from edgefer.train.data.ferplus import NAME as FERPLUS

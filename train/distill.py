@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgefer.bundle import Bundle, write_file
+from edgefer.bundle import Bundle, Form
 from edgefer.errors import DataError, InputError
-from edgefer.files import MAX_NETWORK, read_regular
+from edgefer.files import MAX_NETWORK, read_regular, write_file
 from edgefer.interpreter import softmax
 from edgefer.npz import ArraySpec, read_arrays
 from edgefer.progress import SILENT, Progress
@@ -64,8 +64,8 @@ def flip_averaged(
 
 def _predictor(bundle: Bundle) -> Callable[[np.ndarray], np.ndarray]:
     """The bundle's network as a function: uint8 [n, h, w, c] -> float32 logits [n, classes]."""
-    if bundle.has("keras"):
-        model = load_keras(bundle, "keras")
+    if bundle.has(Form.KERAS):
+        model = load_keras(bundle, Form.KERAS)
         return lambda images: keras_logits(model, images)
     return next(iter(networks(bundle).values()))  # float32 where there is one
 

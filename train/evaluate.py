@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import TFLITE_VARIANTS, Bundle
+from edgefer.bundle import TFLITE_VARIANTS, Bundle, Form
 from edgefer.card import Scores
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network, RuntimeOptions, softmax
@@ -74,8 +74,8 @@ def networks(bundle: Bundle, runtime: str = "auto") -> dict[str, Callable[[np.nd
         if bundle.has(variant):
             forms[title(bundle, variant)] = Network.open(bundle, variant, RuntimeOptions(runtime=runtime)).logits
     if not forms and find_spec("tensorflow"):
-        model = load_keras(bundle, "keras")
-        forms["keras"] = lambda images: keras_logits(model, images)
+        model = load_keras(bundle, Form.KERAS)
+        forms[Form.KERAS.value] = lambda images: keras_logits(model, images)
     if not forms:
         raise BundleError(
             f"{bundle.path} holds no network that can run here: run `edgefer convert {bundle.path}` first."

@@ -156,7 +156,7 @@ class _Trainer:
         if self.output == self.folder:
             callbacks.append(tf_keras.callbacks.TensorBoard(journal.output.tensorboard, write_graph=False))
         model.fit(
-            self._batches(done, epochs),
+            self._batches(range(done, epochs)),
             validation_data=validation_batches(self.valid, self.classes) if self.valid else None,
             steps_per_epoch=self.size.steps,
             initial_epoch=done,
@@ -168,18 +168,17 @@ class _Trainer:
     def _norm_batches(self, done: int) -> Iterator[Iterator]:
         """Each epoch's first EMA_NORM_BATCHES batches, for averaged weights."""
         if self.recipe.fit.ema:
-            epoch_by_epoch = iter(self._batches(done, self.recipe.fit.epochs, EMA_NORM_BATCHES))
+            epoch_by_epoch = iter(self._batches(range(done, self.recipe.fit.epochs), EMA_NORM_BATCHES))
             while True:
                 yield itertools.islice(epoch_by_epoch, min(EMA_NORM_BATCHES, self.size.steps))
 
-    def _batches(self, first_epoch: int, epochs: int, limit: int | None = None) -> "tf.distribute.DistributedDataset":
+    def _batches(self, epochs: range, limit: int | None = None) -> "tf.distribute.DistributedDataset":
         return self.strategy.distribute_datasets_from_function(
             lambda context: batches(
                 self.recipe,
                 self.train,
                 self.classes,
                 self.size,
-                first_epoch=first_epoch,
                 epochs=epochs,
                 limit=limit,
                 shard=Shard.of(context),

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from edgefer.bundle import write_file
+from edgefer.files import write_file
 from edgefer.progress import Epoch
 
 COLUMNS = ("epoch", "seconds", "rate", "loss", "accuracy", "val_loss", "val_accuracy")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgefer.bundle import write_file
 from edgefer.errors import DataError, EdgeferError
+from edgefer.files import write_file
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.text import counted
 from edgefer.train.backend import tensorflow

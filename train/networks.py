@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, Form
 from edgefer.card import InputSpec
 from edgefer.errors import BundleError, EdgeferError, InputError, RecipeError
 from edgefer.quiet import quiet
@@ -139,7 +139,7 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
 
     Returns how many layers got weights. InputError where not even the first matches, or a frozen one does not.
     """
-    donor = load_keras(source, "keras")
+    donor = load_keras(source, Form.KERAS)
     layers, count = _weighted(model), 0
     for donor_layer in _weighted(donor):
         weights = donor_layer.get_weights()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from edgefer.bundle import Bundle, write_bundle
+from edgefer.bundle import Bundle, Form, write_bundle
 from edgefer.card import ModelCard, Provenance, Scores, first_problem
 from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.files import without_empty_folders
@@ -252,14 +252,14 @@ def _finish(training: _Training, fitted: _Fitted, detectors: Mapping[str, Detect
     card = card.model_copy(
         update={
             "crops": {name: measure_crop(sample, detect, training.progress) for name, detect in detectors.items()},
-            "metrics": {name: {"keras": value} for name, value in scores.items()},
+            "metrics": {name: {Form.KERAS.value: value} for name, value in scores.items()},
             "provenance": card.provenance.model_copy(
                 update={"epoch": fitted.best.epoch, "held_images": fitted.holdout_hash}
             ),
         }
     )
     return Result(
-        bundle=write_bundle(run.path, card, {"keras": keras_bytes(model)}, report),
+        bundle=write_bundle(run.path, card, {Form.KERAS: keras_bytes(model)}, report),
         scores=scores,
         classes={name: class_table(split, logits[name], dataset.labels) for name, split in splits.items()},
         cross_validation=crossed,

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefer.bundle import CARD, TRAINING, write_file
+from edgefer.bundle import CARD, TRAINING
 from edgefer.errors import DataError, EdgeferError, InputError
-from edgefer.files import MAX_CARD, read_regular
+from edgefer.files import MAX_CARD, read_regular, write_file
 from edgefer.text import counted
 from edgefer.train.history import read_history
 

@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgefer.bundle import new_directory
+from edgefer.bundle import Bundle, new_directory
 from edgefer.errors import InputError, Interrupted
-from edgefer.options import DEFAULT_RECIPE, DEFAULT_VALID_FRACTION
+from edgefer.options import DEFAULT_RECIPE, DEFAULT_VALID_FRACTION, as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.train.config import Supervision, TrainConfig, absolute_path
 from edgefer.train.data.cache import cache_folder
@@ -24,7 +25,8 @@ Detectors = Callable[[TrainConfig], Mapping[str, Detect]]  # whose crops are mea
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """The options of a training; "" and None where one is left out.
+    """The options of a training, as texts like those of the command line; "" and None where one is left out. In Python paths
+    may also be a pathlib.Path, bundles a Bundle, `teacher` a list of them, and `names` and `set` a dict.
 
     data: a CSV, a folder of images by class, or "builtin". recipe: a name, or a .toml file. epochs, batch_size, seed:
     override the recipe's. set: "section.field=value" for any other field. labels: "ferplus" or a file of votes. names:
@@ -61,6 +63,18 @@ class TrainRequest:
         if not 0 < self.valid_fraction < 1:
             raise InputError(f"--valid-fraction {self.valid_fraction!r} is not a share: give a number between 0 and 1.")
 
+    @classmethod
+    def of(cls, **options: Any) -> "TrainRequest":
+        """The request of a Python program, which may give paths, bundles, lists and dicts. InputError for other types."""
+        given = {name: _as_text(value) for name, value in options.items()}
+        for name in ("names", "set"):
+            if isinstance(given.get(name), Mapping):
+                given[name] = [f"{key}={_as_text(value)}" for key, value in given[name].items()]
+        for name in ("names", "teacher"):
+            if isinstance(given.get(name), list | tuple):
+                given[name] = ",".join(str(_as_text(one)) for one in given[name])
+        return as_record(cls, given)
+
     @property
     def changes(self) -> tuple[str, ...]:
         """The overrides of the recipe, as `section.field=value`."""
@@ -88,6 +102,12 @@ class TrainRequest:
             also=also,
             also_share=also_share,
         )
+
+
+def _as_text(value: Any) -> Any:
+    """A path or a bundle as text; anything else as it is."""
+    value = value.path if isinstance(value, Bundle) else value
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
 
 
 def parse_also(also: str) -> tuple[str, float]:

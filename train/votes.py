@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, Form
 from edgefer.interpreter import softmax
 from edgefer.progress import SILENT, Progress
 from edgefer.train.backend import tensorflow
@@ -60,7 +60,7 @@ def _features(bundle: Bundle, split: Split, progress: Progress) -> np.ndarray:
     """The inputs of a network's last layer if that is dense, as in all trained here, or its logits: float32 [n, features]."""
     import tf_keras
 
-    model = load_keras(bundle, "keras")
+    model = load_keras(bundle, Form.KERAS)
     last = model.layers[-1]
     features = tf_keras.Model(model.input, last.input if isinstance(last, tf_keras.layers.Dense) else last.output)
     return flip_averaged(bundle, lambda images: keras_logits(features, images), split, progress)

@@ -225,4 +225,5 @@ def non_max_suppression(
 
 
 def logit(share: float) -> float:
+    """The inverse of the logistic function, for 0 < share < 1."""
     return math.log(share / (1 - share))

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefer.devices.faces.detectors import Detector, HaarDetector, described
+from edgefer.devices.faces.detectors import Detector, HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner
 from edgefer.devices.faces.pair import DEFAULT_OPTIONS, PairOptions, has_shipped_pair
 from edgefer.devices.faces.yunet import cached_yunet, fetch_yunet
@@ -68,4 +68,4 @@ def _refiner(files: DetectorFiles, options: PairOptions) -> Refiner | None:
 def _yunet(file: Path, refiner: Refiner | None, options: PairOptions, min_face: int) -> Choice:
     lite: Detector = YuNetLite(file, cached_yunet().parent, min_face=min_face, options=options.runtime)
     detector = RefinedDetector(lite, refiner) if refiner else lite
-    return Choice(detector, f"Faces are found by {described(detector)}, as int8 .tflite made of {file}.")
+    return Choice(detector, f"Faces are found by {detector.described}, as int8 .tflite made of {file}.")

@@ -1,7 +1,7 @@
-"""The protocols of face detectors, and the ones that need no network."""
+"""The base class of face detectors, and the ones that need no network."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol, TypeGuard
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -13,55 +13,44 @@ from edgefer.records import Box, Detection
 HAAR_SIDE = 24  # pixels: the smallest face that the cascades find
 
 
-class Detector(Protocol):
-    """Detects faces; `name` is the key of its crop spec in a model card."""
+class Detector:
+    """The base class of detectors, each with a `name` and a `find`.
 
-    name: str
+    name: the key of its crop in a model card. looks_near: whether it can also search only near known faces. Boxes there may
+    differ by a few pixels from those in the whole frame, of which a network sees more. min_new_score: the minimum score of a
+    new face in a video to be shown. networks: the name and hash of each of its networks; none for a cascade.
+    """
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
-        """uint8 BGR [h, w, 3] -> each face, the largest first."""
-        ...
-
-
-class WindowDetector(Detector, Protocol):
-    """A detector that can also search only near known faces. Boxes there may differ by a few pixels from those in the whole
-    frame, of which a network sees more."""
-
-    looks_near: bool
+    name = ""
+    looks_near = False
+    min_new_score = 0.0
+    networks: tuple[str, ...] = ()
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
-        """near: boxes in pixels of the frame; None searches everywhere."""
-        ...
+        """uint8 BGR [h, w, 3] -> each face, the largest first. near: boxes in pixels of the frame, near which to search; None
+        searches everywhere, as does a detector that does not look near."""
+        raise NotImplementedError
+
+    def detect(self, image_bgr: np.ndarray) -> list[Box]:
+        """Only the boxes, from which training measures the crop."""
+        return [face.box_xyxy for face in self.find(image_bgr)]
+
+    @property
+    def described(self) -> str:
+        """Its name with its networks and their hashes, for traceable recordings:
+        `own (face-finder e896a96c87f3, face-refiner 946ea6c7cace)`."""
+        return f"{self.name} ({', '.join(self.networks)})" if self.networks else self.name
 
 
-def can_look_near(detector: Detector) -> TypeGuard[WindowDetector]:
-    """Whether a detector, or the one that it wraps, can search only near known faces."""
-    return getattr(detector, "looks_near", False)
+class WrappingDetector(Detector):
+    """A detector that changes what another one, `inner`, finds."""
+
+    def __init__(self, inner: Detector):
+        self.inner, self.name, self.looks_near = inner, inner.name, inner.looks_near
+        self.min_new_score, self.networks = inner.min_new_score, inner.networks
 
 
-def min_new_score(detector: Detector) -> float:
-    """The minimum score of a new face to be shown; 0 if the detector has none."""
-    return getattr(detector, "min_new_score", 0.0)
-
-
-def described(detector: Detector) -> str:
-    """A detector's name with its networks and their hashes, for traceable recordings:
-    `own (face-finder e896a96c87f3, face-refiner 946ea6c7cace)`."""
-    networks = networks_of(detector)
-    return f"{detector.name} ({', '.join(networks)})" if networks else detector.name
-
-
-def networks_of(detector: Detector) -> tuple[str, ...]:
-    """The name and hash of each of a detector's networks; none for a cascade."""
-    return getattr(detector, "networks", ())
-
-
-def look(detector: Detector, image_bgr: np.ndarray, near: Sequence[Box] | None) -> list[Detection]:
-    """Run a detector, only near `near` if it can."""
-    return detector.find(image_bgr, near) if near is not None and can_look_near(detector) else detector.find(image_bgr)
-
-
-class HaarDetector:
+class HaarDetector(Detector):
     """OpenCV's frontal-face cascades (Viola & Jones 2001), which are part of the opencv-python wheel.
 
     faces: "human", or "cat" (Howse's cascade for frontal faces of cats). width: larger frames are downscaled to it.
@@ -82,11 +71,10 @@ class HaarDetector:
         self.width, self.least, self.min_face = width, least, min_face
         self._cascade = cv2.CascadeClassifier(cv2.data.haarcascades + self.CASCADES[faces])  # type: ignore[attr-defined]
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         return [Detection(box_xyxy=box) for box in self.detect(image_bgr)]
 
     def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes, from which training measures the crop."""
         gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         shrink = self._shrink(*gray.shape)
         if shrink < 1:
@@ -108,7 +96,7 @@ class HaarDetector:
         return min(1.0, shrink)
 
 
-class FrameDetector:
+class FrameDetector(Detector):
     """No detector: the centre square of the frame, for animals without a cascade."""
 
     name = "frame"
@@ -121,16 +109,15 @@ class FrameDetector:
         return [Detection(box_xyxy=(left, top, left + side, top + side))]
 
 
-class RegionDetector:
+class RegionDetector(WrappingDetector):
     """A detector that searches only a region of the frame, and drops small faces.
 
     roi: (left, top, width, height) in pixels; None is the whole frame. min_face: the minimum side of a face, in pixels.
     """
 
     def __init__(self, detector: Detector, roi: tuple[int, int, int, int] | None = None, min_face: int = 0):
-        self._detector, self._roi, self._min_face = detector, roi, min_face
-        self.name, self.looks_near = detector.name, can_look_near(detector)
-        self.min_new_score, self.networks = min_new_score(detector), networks_of(detector)
+        super().__init__(detector)
+        self._roi, self._min_face = roi, min_face
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         left = top = 0
@@ -142,5 +129,5 @@ class RegionDetector:
                     f"The region {left},{top},{width}x{height} is outside of the frame: name one within it."
                 )
         inside = near and [(x0 - left, y0 - top, x1 - left, y1 - top) for x0, y0, x1, y1 in near]
-        found = [face.moved(left, top) for face in look(self._detector, image_bgr, inside)]
+        found = [face.moved(left, top) for face in self.inner.find(image_bgr, inside)]
         return [face for face in found if face.side >= self._min_face]

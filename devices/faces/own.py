@@ -20,7 +20,7 @@ from edgefer.devices.faces.canvas import (
     shrunk,
     thinned_gray,
 )
-from edgefer.devices.faces.detectors import Detector, can_look_near, look, networks_of
+from edgefer.devices.faces.detectors import Detector, WrappingDetector
 from edgefer.devices.faces.pair import DEFAULT_OPTIONS, PairOptions, open_finder, open_refiner
 from edgefer.errors import RuntimeFault
 from edgefer.faces import (
@@ -35,7 +35,7 @@ from edgefer.faces import (
     map_shapes,
 )
 from edgefer.options import AS_SHIPPED, DetectorFiles
-from edgefer.preprocess import clipped_range
+from edgefer.preprocess import clipped_range, to_float, to_int8
 from edgefer.records import Box, Detection
 
 MIN_CANDIDATE_SCORE = 0.2  # the finder's, for a refiner's training
@@ -207,10 +207,11 @@ def _gray(image: np.ndarray) -> np.ndarray:
 
 
 def as_input(pixels: np.ndarray, quantized: bool) -> np.ndarray:
-    return (pixels ^ 0x80).view(np.int8) if quantized else pixels.astype(np.float32) * np.float32(1 / 255)
+    """uint8 pixels as the input of one of the two networks: int8 if it is quantized, else float32 in 0..1."""
+    return to_int8(pixels) if quantized else to_float(pixels)
 
 
-class OwnDetector:
+class OwnDetector(Detector):
     """The finder on the frame, scaled so that the smallest wanted face has 16 pixels; then the refiner on its candidates.
 
     min_face: pixels of the frame; 0 uses a canvas of 160 pixels. networks: their names and hashes.
@@ -275,35 +276,26 @@ class OwnDetector:
             seen[row] = self._refiner.refine(image_bgr, seen[row].box)
         return sure_faces(seen, scores, self.min_score)
 
-    def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes, from which training measures the crop."""
-        return [face.box_xyxy for face in self.find(image_bgr)]
 
-
-class RefinedDetector:
+class RefinedDetector(WrappingDetector):
     """Another detector's faces and boxes, with the refiner's roll and points; those with a low score are dropped.
 
     min_score: for the geometric mean of both scores.
     """
 
     def __init__(self, detector: Detector, refiner: Refiner, *, min_score: float = MIN_REFINED_SCORE):
-        self._detector, self._refiner, self.name = detector, refiner, detector.name
-        self.looks_near = can_look_near(detector)
-        self.networks = (*networks_of(detector), *filter(None, (refiner.name,)))
-        self.min_score = min_score
+        super().__init__(detector)
+        self._refiner, self.min_score = refiner, min_score
+        self.networks = (*detector.networks, *filter(None, (refiner.name,)))
 
     def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         faces = []
-        for face in look(self._detector, image_bgr, near):
+        for face in self.inner.find(image_bgr, near):
             seen = self._refiner.refine(image_bgr, face.box_xyxy)
             score = math.sqrt(face.score * seen.score)
             if score >= self.min_score:
                 faces.append(replace(face, score=score, **_looks(seen)))
         return faces
-
-    def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes, from which training measures the crop."""
-        return [face.box_xyxy for face in self.find(image_bgr)]
 
 
 def min_candidate_score(min_score: float) -> float:

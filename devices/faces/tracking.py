@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edgefer.devices.faces.canvas import sampled
-from edgefer.devices.faces.detectors import Detector, can_look_near, min_new_score
+from edgefer.devices.faces.detectors import Detector
 from edgefer.records import Box, Detection, Frame
 
 MIN_IOU = 0.3  # minimum IoU of a detection with a known face
@@ -115,8 +115,8 @@ class _Track:
 class Tracker:
     """Gives a detector's faces stable ids from frame to frame of one source.
 
-    Between searches of the whole frame, a WindowDetector searches near the known faces, and the whole frame while one is
-    lost; another detector's faces are tracked by their pixels.
+    Between searches of the whole frame, a detector that looks near searches near the known faces, and the whole frame
+    while one is lost; another detector's faces are tracked by their pixels.
 
     A new face is shown after two consecutive detections, one of them with min_new_score, except in a first frame, or where
     frames are FORGET_S apart; a face missed by three detections is lost. So a single missed or false detection has no effect.
@@ -146,7 +146,7 @@ class Tracker:
         self._since += 1
         followed = [track for track in self._tracks if not track.lost]
         due = fresh or self._since >= self.pace.apart or any(track.hits < MIN_HITS for track in followed)
-        due = due or (can_look_near(self.detector) and len(followed) < len(self._tracks))  # one was lost
+        due = due or (self.detector.looks_near and len(followed) < len(self._tracks))  # one was lost
         detected = due or not self._find_again(followed, frame)
         if detected:
             found = self.detector.find(frame.image_bgr)
@@ -158,7 +158,7 @@ class Tracker:
             if frame.time_s - track.seen_s < forget_s and not (track.lost and track.hits < MIN_HITS)
         ]
         (self.pace.detected if detected else self.pace.followed)(time.perf_counter() - began)
-        least = 0.0 if fresh else min_new_score(self.detector)
+        least = 0.0 if fresh else self.detector.min_new_score
         shown = [
             track.face for track in self._tracks if track.hits >= MIN_HITS and not track.lost and track.best >= least
         ]
@@ -184,7 +184,7 @@ class Tracker:
 
     def _find_again(self, tracks: list[_Track], frame: Frame) -> bool:
         """Find known faces without searching the whole frame; whether all were found."""
-        if tracks and can_look_near(self.detector):
+        if tracks and self.detector.looks_near:
             found = self.detector.find(frame.image_bgr, [track.face.box_xyxy for track in tracks])
             pairs = _pairs(tracks, found)
             if len(pairs) < len(tracks):

@@ -3,16 +3,16 @@
 import hashlib
 import stat
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from edgefer.bundle import write_file
+from edgefer.devices.faces.detectors import Detector
 from edgefer.errors import EdgeferError, MissingDependency, SourceError
-from edgefer.files import mode_of, user_cache
+from edgefer.files import mode_of, user_cache, write_file
 from edgefer.native import native_path
 from edgefer.records import Box, Detection
 from edgefer.text import printable
@@ -28,7 +28,7 @@ MIN_SCORE = 0.7  # minimum score of a face; OpenCV's sample has 0.9, its zoo 0.6
 Track = Callable[[Iterable[bytes], int, str], Iterable[bytes]]
 
 
-class YuNetDetector:
+class YuNetDetector(Detector):
     """OpenCV's YuNet (Wu, Peng & Yu 2023), from an ONNX file.
 
     A frame is downscaled into the corner of a black square of `width` pixels, never upscaled. Files with a fixed input of
@@ -43,7 +43,7 @@ class YuNetDetector:
             raise MissingDependency(f"OpenCV {cv2.__version__} has no YuNet: pip install 'opencv-python>=4.8,<5'.")
         if not stat.S_ISREG(mode_of(file, error=SourceError)):
             raise SourceError(
-                f"There is no file {printable(str(file))}: name YuNet's .onnx, or leave --detector-file out to fetch it."
+                f"There is no file {printable(str(file))}: name YuNet's .onnx, or leave --yunet out to fetch it."
             )
         square = (self.width, self.width)
         self._canvas = np.zeros((*square, 3), np.uint8)
@@ -57,7 +57,7 @@ class YuNetDetector:
                 f"use {FILE} from OpenCV Zoo."
             ) from None
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         height, width = image_bgr.shape[:2]
         shrink = min(1.0, self.width / max(height, width))
         size = max(1, round(width * shrink)), max(1, round(height * shrink))
@@ -66,10 +66,6 @@ class YuNetDetector:
         _, rows = self._net.detect(self._canvas)
         faces = [] if rows is None else [_detection(row[:14] / shrink, float(row[14])) for row in rows]
         return sorted(faces, key=lambda face: -face.side)
-
-    def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes, from which training measures the crop."""
-        return [face.box_xyxy for face in self.find(image_bgr)]
 
 
 def _detection(row: np.ndarray, score: float) -> Detection:
@@ -93,7 +89,7 @@ def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total
     """
     if to.is_file() and _sha256(to.read_bytes()) == SHA256:
         return to
-    by_hand = f"download {URL} on another computer and name the file with --detector-file, or use --detector haar"
+    by_hand = f"download {URL} on another computer and name the file with --yunet, or use --detector haar"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             content = b"".join(track(_chunks(answer), -(-BYTES // CHUNK), "Downloading the YuNet face detector"))

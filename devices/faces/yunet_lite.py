@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from edgefer import drawn
-from edgefer.bundle import write_file
 from edgefer.devices.faces.canvas import (
     MAX_BOXES,
     MAX_SHAPES,
@@ -24,14 +23,16 @@ from edgefer.devices.faces.canvas import (
     shrunk,
     thinned,
 )
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.onnx import MAX_BYTES, read_onnx
 from edgefer.devices.faces.yunet import MIN_SCORE
 from edgefer.devices.faces.yunet_graph import ANSWERS, INPUT, STRIDES, Ranges, equalize, measure, read_layers, steps_of
 from edgefer.errors import EdgeferError, RuntimeFault, SourceError
 from edgefer.faces import overlaps
-from edgefer.files import mode_of, read_regular
+from edgefer.files import mode_of, read_regular, write_file
 from edgefer.interpreter import ANY_RUNTIME, RuntimeOptions, open_interpreter
 from edgefer.native import native_path
+from edgefer.preprocess import to_int8
 from edgefer.records import Box, Detection
 from edgefer.runtimes import machine
 from edgefer.text import printable
@@ -66,7 +67,7 @@ class Proof:
         )
 
 
-class YuNetLite:
+class YuNetLite(Detector):
     """YuNet on a canvas with the frame's aspect ratio; it finds the same faces as OpenCV's, several times faster.
 
     file: YuNet's .onnx. cache: a folder for the converted networks; the first use converts and verifies, in a few seconds.
@@ -100,10 +101,6 @@ class YuNetLite:
         kept = non_max_suppression(found[:, :4].tolist(), found[:, 14].tolist(), MAX_IOU)
         return sorted((_detection(found[row]) for row in kept), key=lambda face: -face.side)
 
-    def detect(self, image_bgr: np.ndarray) -> list[Box]:
-        """Only the boxes, from which training measures the crop."""
-        return [face.box_xyxy for face in self.find(image_bgr)]
-
     def _rows(self, image_bgr: np.ndarray, side: int, near: Sequence[Box] | None) -> np.ndarray:
         """float32 [n, 15]: box, points and score, in pixels of the frame."""
         layout = Layout.of(image_bgr.shape, side)
@@ -134,7 +131,7 @@ def decode(
 ) -> np.ndarray:
     """The faces on a canvas uint8 [h + 1, w + 1, 3]: float32 [n, 15] x0, y0, x1, y1, five points, score, in its pixels
     without the black row and column, after NMS."""
-    image = (canvas ^ 0x80).view(np.int8) if network.quantized else canvas.astype(np.float32)
+    image = to_int8(canvas) if network.quantized else canvas.astype(np.float32)
     parts = []
     for index, (answers, stride) in enumerate(zip(network.run(image), STRIDES, strict=True)):
         scale, zero = network.step(index)
@@ -168,9 +165,7 @@ class _Build:
 
     def __init__(self, file: Path, cache: Path, runtime: str):
         if not mode_of(file, error=SourceError):
-            raise SourceError(
-                f"There is no file {file}: name YuNet's .onnx, or leave --detector-file out to download it."
-            )
+            raise SourceError(f"There is no file {file}: name YuNet's .onnx, or leave --yunet out to download it.")
         content = read_regular(file, MAX_BYTES, error=SourceError)
         self.layers = read_layers(read_onnx(content, str(file)), str(file))
         self.name, self.options = str(file), RuntimeOptions(runtime=runtime)

@@ -34,7 +34,6 @@ class Playback:
     rotate: Rotation = Rotation.NONE
 
 
-DEFAULT_PLAYBACK = Playback()
 UNREADABLE = (SourceError, ImageError, IncompleteError, MissingDependency)  # these end one source, not the others
 MAX_DROPPED_S = 1.0  # after dropping for so long, a late frame is played after all
 

@@ -7,7 +7,7 @@ from itertools import cycle
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, Form
 from edgefer.c.host import FLAGS, HostNetwork, compiler, program_version
 from edgefer.c.pixels import HostPixels
 from edgefer.c.subject import Subject, read_subject
@@ -22,7 +22,7 @@ NUMPY_IMAGES = 12  # of the stored ones: numpy takes 0.2 s per image
 
 def check_in_c(bundle: Bundle) -> list[Check]:
     """The checks for `edgefer verify`: a row says why if the C code does not support the network."""
-    if not bundle.has("int8"):
+    if not bundle.has(Form.INT8):
         return []
     try:
         return [check for check in prove_on_host(read_subject(bundle)) if check.subject != NUMPY]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgefer.bundle import Bundle
+from edgefer.bundle import Bundle, Form
 from edgefer.c.program import Program, make_program
 from edgefer.card import CropSpec
 from edgefer.errors import BundleError
@@ -63,8 +63,8 @@ def read_subject(bundle: Bundle) -> Subject:
     """The bundle's int8 network and vectors. UnsupportedNetwork for an unsupported operator, input or output; BundleError
     for other problems."""
     card = bundle.card
-    content = bundle.read("int8")
-    network = read_layers(content, str(bundle.file("int8")))
+    content = bundle.read(Form.INT8)
+    network = read_layers(content, str(bundle.file(Form.INT8)))
     if network.input.shape != card.input.shape or network.answers != card.answers:
         raise BundleError(
             f"{bundle.path}: the int8 network makes {network.answers} answers of {network.input.shape} pixels, its card "
@@ -97,7 +97,7 @@ def _input_table(bundle: Bundle, network: Int8Network) -> np.ndarray | None:
 
 def _questions(bundle: Bundle) -> Questions:
     stored = Vectors.load(bundle)
-    if "int8" not in stored.answers:
+    if Form.INT8 not in stored.answers:
         raise BundleError(f"{bundle.path}: its parity vectors hold no answers of int8: convert it again.")
     name, crop = next(iter(stored_crops(bundle.card).items()))
     return Questions(
@@ -105,7 +105,7 @@ def _questions(bundle: Bundle) -> Questions:
         boxes=stored.boxes,
         crops=stored.crops[name],
         pixels=stored.pixels,
-        answers=stored.answers["int8"],
+        answers=stored.answers[Form.INT8],
         crop=crop,
         levelled=stored.levelled,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from edgefer.commands.config import typed_first
+from edgefer.commands.config import typed_first, with_new_names
 from edgefer.errors import InputError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
@@ -35,6 +35,7 @@ class Command(TyperCommand):
     """A command of edgefer. An empty value is rejected: as a path it would be the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        args = with_new_names(args)
         if not ctx.resilient_parsing:
             self._refuse_empty(ctx, args)
         rest = super().parse_args(ctx, args)

@@ -48,15 +48,7 @@ def bench(
     from edgefer.devices.reader import Reader
     from edgefer.options import ReaderOptions
 
-    options = ReaderOptions(
-        faces=faces.faces_of,
-        detector=faces.detector,
-        detector_file=faces.detector_file,
-        finder=faces.finder,
-        refiner=faces.refiner,
-        threads=network.threads,
-        runtime=network.runtime,
-    )
+    options = ReaderOptions(**vars(faces), **vars(network))
     reader = Reader.open(Bundle.open(bundle_path(bundle, reads=True)), options, log=console.log)
     if reason := slow_int8(reader.classifier.network.runtime):
         console.log(f"{reader.classifier.network.runtime} is {reason}: {PIP} install '{LITERT}'")

@@ -7,19 +7,22 @@ import typer
 
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path, training_data
 from edgefer.errors import Interrupted
+from edgefer.options import MAX_REMOVED
 
 FORMS = "Forms"
 
 
 Prune = Annotated[
     float,
-    typer.Option(min=0, max=0.95, metavar="SHARE", help="Share of zeros in the pruned forms.", rich_help_panel=FORMS),
+    typer.Option(
+        min=0, max=MAX_REMOVED, metavar="SHARE", help="Share of zeros in the pruned forms.", rich_help_panel=FORMS
+    ),
 ]
 Slim = Annotated[
     float,
     typer.Option(
         min=0,
-        max=0.95,
+        max=MAX_REMOVED,
         metavar="SHARE",
         help="Share of multiply-adds that the slim forms lose.",
         rich_help_panel=FORMS,
@@ -79,7 +82,7 @@ def compare(
     check_writable(target)
     dataset = training_data(source, data, skip_bad)
     recipe = recipe_of(source.card)
-    wanted = plans(recipe, sparsity=prune, slimmed=slim, epochs=epochs or 0)
+    wanted = plans(recipe, prune=prune, slim=slim, epochs=epochs or 0)
     console.log(f"Making {', '.join(wanted)} in {target}")
     if slim and (reason := why_not(recipe, slim)):
         console.log(f"No slim form. {reason}")

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,17 @@ import typer
 from edgefer.errors import InputError
 from edgefer.files import MAX_CARD, read_regular
 from edgefer.text import printable
+
+OLDER_NAMES = {"detector-file": "yunet"}  # of options, which still work
+
+
+def with_new_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with each option by its present name."""
+    given = [one.partition("=") for one in arguments]
+    return [
+        f"--{OLDER_NAMES[option[2:]]}{sign}{value}" if option.startswith("--") and option[2:] in OLDER_NAMES else whole
+        for whole, (option, sign, value) in zip(arguments, given, strict=True)
+    ]
 
 
 def read_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -31,6 +42,7 @@ def read_config(context: typer.Context, file: Path | None) -> Path | None:
     defaults: dict[str, object] = {}
     for name, value in given.items():
         option = name.replace("_", "-")
+        option = OLDER_NAMES.get(option, option)
         parameter = options.get(option)
         if parameter is None and isinstance(value, dict):
             raise InputError(

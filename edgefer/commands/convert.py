@@ -11,6 +11,7 @@ import typer
 from edgefer.commands.grouped import grouped
 from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path
 from edgefer.errors import EdgeferError
+from edgefer.options import MAX_REMOVED
 
 if TYPE_CHECKING:
     from edgefer.convert.extras import Added
@@ -78,6 +79,8 @@ MaxDrop = Annotated[
 Prune = Annotated[
     float,
     typer.Option(
+        min=0,
+        max=MAX_REMOVED,
         metavar="SHARE",
         help="First set this share of the weights to zero: a smaller download.",
         show_default=False,
@@ -87,6 +90,8 @@ Prune = Annotated[
 Slim = Annotated[
     float,
     typer.Option(
+        min=0,
+        max=MAX_REMOVED,
         metavar="SHARE",
         help="First remove filters with this share of the multiply-adds: faster.",
         show_default=False,
@@ -184,9 +189,9 @@ def convert(
     from edgefer.convert.work import Plan
 
     plan = Plan(
-        int8=forms.int8, float16=forms.float16, mediapipe=forms.mediapipe, aware=forms.qat, max_drop=forms.max_drop,
+        int8=forms.int8, float16=forms.float16, mediapipe=forms.mediapipe, qat=forms.qat, max_drop=forms.max_drop,
         author=written.author, license=written.license_,
-        slimmed=smaller.slim, sparsity=smaller.prune, epochs=smaller.epochs or 0,
+        slim=smaller.slim, prune=smaller.prune, epochs=smaller.epochs or 0,
     )  # fmt: skip
     source = Bundle.open(trained_bundle_path(bundle))
     extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)

@@ -47,8 +47,9 @@ def check(
     - `edgefer data check fer2013.csv`
     - `edgefer data check faces/ --bundle ferplus-small`
     """
-    from edgefer import checks, console
+    from edgefer import console
     from edgefer.bundle import Bundle
+    from edgefer.commands.check_report import report
     from edgefer.train.data.audit import audit
     from edgefer.train.data.load import DataOptions
 
@@ -57,7 +58,7 @@ def check(
     found = audit(path, options, card=card, progress=console.PROGRESS)
     if not as_json:
         _show(found)
-    checks.report(
+    report(
         "checks", found.checks, as_json=as_json, path=found.path, labels=list(found.labels), images=found.counts,
         sizes=found.sizes, colors=found.colors, notes=list(found.notes),
     )  # fmt: skip

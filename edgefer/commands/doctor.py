@@ -11,7 +11,7 @@ def doctor(as_json: AsJson = False) -> None:
     - `edgefer doctor`
     - `edgefer doctor --json`
     """
-    from edgefer.checks import report
+    from edgefer.commands.check_report import report
     from edgefer.devices.board.doctor import examine
 
     report("", examine(), as_json=as_json)

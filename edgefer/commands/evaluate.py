@@ -30,39 +30,41 @@ if TYPE_CHECKING:
 MEASURE = "Measure"
 
 
+Data = Annotated[
+    str,
+    typer.Option(metavar="PATH", help="Labelled images; what it was trained on when left out.", rich_help_panel=INPUT),
+]
+Split = Annotated[
+    str,
+    typer.Option(
+        metavar="SPLIT",
+        help="valid, test, train or all; by default valid, or train if there is no held-out split.",
+        rich_help_panel=INPUT,
+    ),
+]
+Flip = Annotated[
+    bool,
+    typer.Option(
+        "--flip", help="Average each image's scores with its mirror image's (test-time flip).", rich_help_panel=MEASURE
+    ),
+]
+DomainShift = Annotated[
+    bool,
+    typer.Option(
+        "--domain-shift",
+        help="Also under nine kinds of camera degradation: blur, low resolution, noise and so on.",
+        rich_help_panel=MEASURE,
+    ),
+]
+
+
 def evaluate(
     bundle: BundleArgument = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="PATH", help="Labelled images; what it was trained on when left out.", rich_help_panel=INPUT
-        ),
-    ] = "",
-    split: Annotated[
-        str,
-        typer.Option(
-            metavar="SPLIT",
-            help="valid, test, train or all; by default valid, or train if there is no held-out split.",
-            rich_help_panel=INPUT,
-        ),
-    ] = "",
+    data: Data = "",
+    split: Split = "",
     skip_bad: SkipBad = False,
-    flip: Annotated[
-        bool,
-        typer.Option(
-            "--flip",
-            help="Average each image's scores with its mirror image's (test-time flip).",
-            rich_help_panel=MEASURE,
-        ),
-    ] = False,
-    domain_shift: Annotated[
-        bool,
-        typer.Option(
-            "--domain-shift",
-            help="Also under nine kinds of camera degradation: blur, low resolution, noise and so on.",
-            rich_help_panel=MEASURE,
-        ),
-    ] = False,
+    flip: Flip = False,
+    domain_shift: DomainShift = False,
     runtime: RuntimeOption = RuntimeName.AUTO,
     as_json: AsJson = False,
 ) -> None:
@@ -166,7 +168,7 @@ def _write(evaluated: "Evaluated", folder: Path) -> Path:
     """Write the page, and the same data as JSON beside it; returns the page's path."""
     import json
 
-    from edgefer.bundle import write_file
+    from edgefer.files import write_file
     from edgefer.train.report import html_report
 
     page = _new_page(folder, f"evaluation-{evaluated.split_name}")

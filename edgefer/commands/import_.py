@@ -93,7 +93,7 @@ class ContractFlags:
 class CardFlags:
     """Other fields of the card."""
 
-    faces_of: FacesOf = FaceKind.HUMAN
+    faces: FacesOf = FaceKind.HUMAN
     name: Name = ""
     author: Author = ""
     license_: License = ""
@@ -123,20 +123,21 @@ def import_(
     from edgefer import checks, console
     from edgefer.api import face_detectors
     from edgefer.commands.bundle_json import bundle_json
+    from edgefer.commands.check_report import show
     from edgefer.convert.import_options import ImportOptions, data_loader, target_folder
     from edgefer.convert.importing import import_network
     from edgefer.train.data.load import DataOptions
 
-    files = DetectorFiles(finder=pair.finder, refiner=pair.refiner)
+    files = DetectorFiles(**vars(pair))
     options = ImportOptions(
         labels=_labels(contract.labels), scale=contract.scale or None, color=contract.color,
-        outputs=contract.outputs, faces=card.faces_of, trust=trust, name=card.name, author=card.author,
+        outputs=contract.outputs, faces=card.faces, trust=trust, name=card.name, author=card.author,
         license=card.license_,
     )  # fmt: skip
     request = options.request(
         file,
         load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
-        detectors=face_detectors(str(card.faces_of), files) if data else {},
+        detectors=face_detectors(str(card.faces), files) if data else {},
         progress=console.PROGRESS,
     )
     target = target_folder(request, out)
@@ -145,7 +146,7 @@ def import_(
         console.show_json(checks.to_json(imported.checks, **bundle_json(imported.bundle), contract=imported.settled()))
         return
     _show(imported)
-    checks.show(f"Import of {file}", imported.checks)
+    show(f"Import of {file}", imported.checks)
     if unsupported := _unsupported(imported):
         console.show(f"Not supported by `edgefer export c` and `export web`: {unsupported}.")
     console.show(f"Bundle: {target}. Next: {_next(imported, data, skip_bad)}")

@@ -46,10 +46,10 @@ DetectorOption = Annotated[
         rich_help_panel=FACES,
     ),
 ]
-DetectorFile = Annotated[
+YunetOption = Annotated[
     Path | None,
     typer.Option(
-        "--detector-file", metavar="FILE", help="YuNet's .onnx, instead of downloading it (offline boards).",
+        "--yunet", metavar="FILE", help="YuNet's .onnx, instead of downloading it (offline boards).",
         rich_help_panel=FACES,
     ),
 ]  # fmt: skip
@@ -96,9 +96,9 @@ class PairFlags:
 class DetectorFlags(PairFlags):
     """Which faces are detected, and by which detector."""
 
-    faces_of: FacesOption = None
+    faces: FacesOption = None
     detector: DetectorOption = DetectorName.AUTO
-    detector_file: DetectorFile = None
+    yunet: YunetOption = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ from edgefer.text import counted
 if TYPE_CHECKING:
     from edgefer.checks import Check
     from edgefer.tflite.findings import Finding
+    from edgefer.tflite.flatbuffer import Model
+    from edgefer.tflite.trial import Trial
 
 
 class Target(StrEnum):
@@ -51,11 +53,10 @@ def lint(
     """
     from dataclasses import asdict
 
-    from edgefer import checks, console
+    from edgefer import console
+    from edgefer.commands.check_report import report
     from edgefer.tflite.flatbuffer import parameter_bytes, quantization, read_model
     from edgefer.tflite.layers import OPERATORS
-    from edgefer.tflite.lint import lint as find
-    from edgefer.tflite.lint import with_trial
     from edgefer.tflite.portable import PORTABLE, unsupported
     from edgefer.tflite.titles import described
     from edgefer.tflite.trial import try_network
@@ -63,12 +64,7 @@ def lint(
     file, content = _content(network, target)
     parsed = read_model(content, str(file))
     trials = {name: try_network(content, name) for name in _installed()}
-    findings: dict[str, tuple[Finding, ...]] = {}
-    for name in [target] if target else Target:
-        found = find(parsed, name)
-        for runtime, trial in trials.items():
-            found = with_trial(found, name, runtime, trial)
-        findings[name] = found
+    findings = {name: _findings(parsed, name, trials) for name in ([target] if target else Target)}
     rows = _each(findings[target], target, trials) if target else _overview(findings, trials)
     if not as_json:
         console.show(
@@ -77,9 +73,10 @@ def lint(
         )
         if unsupported(parsed) and PORTABLE.keys() & findings.keys():
             console.show(f"The C code of `edgefer export` has the operators {', '.join(OPERATORS)}.")
-    checks.report(
+    report(
         "",
         rows,
+        verdict="" if target else _verdict(findings),
         as_json=as_json,
         file=str(file),
         bytes=parsed.size,
@@ -90,6 +87,16 @@ def lint(
             for name, found in findings.items()
         },
     )
+
+
+def _findings(model: "Model", target: Target, trials: "dict[str, Trial]") -> "tuple[Finding, ...]":
+    """What the rules find for a target, corrected by the trials."""
+    from edgefer.tflite.lint import lint, with_trial
+
+    found = lint(model, target)
+    for runtime, trial in trials.items():
+        found = with_trial(found, target, runtime, trial)
+    return found
 
 
 def _content(named: Path, target: Target | None) -> tuple[Path, bytes]:
@@ -119,7 +126,7 @@ def _runs(findings: "tuple[Finding, ...]") -> bool:
     return all(finding.severity != "error" for finding in findings)
 
 
-def _each(findings: "tuple[Finding, ...]", target: Target, trials: dict) -> "list[Check]":
+def _each(findings: "tuple[Finding, ...]", target: Target, trials: "dict[str, Trial]") -> "list[Check]":
     """A check per finding of one target."""
     from edgefer.checks import Check, Status
 
@@ -140,7 +147,7 @@ def _each(findings: "tuple[Finding, ...]", target: Target, trials: dict) -> "lis
     return rows
 
 
-def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list[Check]":
+def _overview(findings: "dict[Target, tuple[Finding, ...]]", trials: "dict[str, Trial]") -> "list[Check]":
     """A check per target. One that would not run it is only a warning, as long as another would."""
     from edgefer.checks import Check, Status
     from edgefer.tflite.lint import TITLES
@@ -156,6 +163,15 @@ def _overview(findings: "dict[str, tuple[Finding, ...]]", trials: dict) -> "list
         lines = tuple(f"{one.severity} {one.rule}: {_where(one)}{one.what}; next: {one.next}" for one in found)
         rows.append(Check(subject=TITLES[name], status=status, detail=detail, examples=lines))
     return rows
+
+
+def _verdict(findings: "dict[Target, tuple[Finding, ...]]") -> str:
+    """On how many targets it would run, and on which not."""
+    from edgefer.tflite.lint import TITLES
+
+    without = ", ".join(TITLES[name] for name, found in findings.items() if not _runs(found))
+    count = sum(map(_runs, findings.values()))
+    return f"It would run on {count} of {len(findings)} targets{without and f', not on {without}'}."
 
 
 def _where(finding: "Finding") -> str:

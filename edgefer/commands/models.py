@@ -12,7 +12,7 @@ def models(as_json: AsJson = False) -> None:
     - `edgefer models --json`
     """
     from edgefer import console
-    from edgefer.bundle import Bundle, shipped_bundles
+    from edgefer.bundle import Bundle, Form, shipped_bundles
 
     bundles = {name: Bundle.open(path) for name, path in shipped_bundles().items()}
     if as_json:
@@ -21,9 +21,9 @@ def models(as_json: AsJson = False) -> None:
     rows = []
     for name, bundle in bundles.items():
         card = bundle.card
-        scores = card.metrics[card.measured_on]["int8"]
+        scores = card.metrics[card.measured_on][Form.INT8]
         figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
-        size = f"{card.variants['int8'].bytes:,}"
+        size = f"{card.variants[Form.INT8].bytes:,}"
         rows.append((name, f"{card.measured_on}, {scores.count:,}", *figures, size, bundle.hash[:12]))
     columns = ("name", "images", "accuracy", "recall", "F1", "bytes", "bundle")
     console.show_table("Shipped networks, int8; valid is the split they were chosen on", columns, rows)

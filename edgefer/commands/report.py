@@ -30,10 +30,10 @@ def report(
     - `edgefer report desk.csv door.csv`
     """
     from edgefer import console
-    from edgefer.bundle import write_file
     from edgefer.devices.outputs.files import check_folder
     from edgefer.devices.outputs.recorded import read_report
     from edgefer.devices.outputs.report import to_html
+    from edgefer.files import write_file
     from edgefer.html import check_replaceable
     from edgefer.text import printable
 

@@ -114,7 +114,7 @@ def _run(options: RunOptions) -> None:
         try:
             loop.run(
                 _with_progress(source, options), session, outputs.sinks, frames=options.frames, stop=stop, stats=stats,
-                limit_s=None if source_options.playback.realtime else HANG_S,
+                limit_s=None if source_options.realtime else HANG_S,
             )  # fmt: skip
         except IncompleteError as error:
             damage = error
@@ -180,7 +180,7 @@ def _log_what_was_seen(stats: "RunStats", source: "Source", options: ReaderOptio
     from edgefer import console
 
     if source.left_out:
-        console.log(f"Skipped {len(source.left_out)} file{'s' * (len(source.left_out) > 1)}:")
+        console.log(f"Skipped {counted(len(source.left_out), 'file')}:")
         for line in source.left_out[:MAX_LISTED]:
             console.log(f"  {line}")
         if len(source.left_out) > MAX_LISTED:

@@ -201,12 +201,14 @@ class SourceFlags:
 
     def options(self) -> "SourceOptions":
         from edgefer.devices.reader import SourceOptions
-        from edgefer.devices.sources.captures import CaptureOptions
-        from edgefer.devices.sources.playback import Playback
 
         return SourceOptions(
-            capture=CaptureOptions(size=parse_size(self.size) if self.size else None, fps=self.fps, mjpg=self.mjpg),
-            playback=Playback(loop=self.loop, realtime=self.realtime, rotate=self.rotate),
+            size=parse_size(self.size) if self.size else None,
+            fps=self.fps,
+            mjpg=self.mjpg,
+            loop=self.loop,
+            realtime=self.realtime,
+            rotate=self.rotate,
             skip_bad=self.skip_bad,
             wait=self.wait,
         )
@@ -234,13 +236,9 @@ class RuntimeFlags(NetworkFlags):
 
 
 def reader_options(faces: FaceFlags, runtime: RuntimeFlags) -> ReaderOptions:
-    return ReaderOptions(
-        check=runtime.check, smooth=faces.smooth, reject=faces.reject, detector=faces.detector,
-        detector_file=faces.detector_file, finder=faces.finder, refiner=faces.refiner, faces=faces.faces_of, min_face=faces.min_face,
-        roi=parse_region(faces.roi) if faces.roi else None, runtime=runtime.runtime, threads=runtime.threads,
-        device=runtime.device, target_fps=faces.target_fps, follow=faces.follow,
-        allow_cpu_fallback=runtime.allow_cpu_fallback,
-    )  # fmt: skip
+    """The options have the names of ReaderOptions' fields."""
+    region = parse_region(faces.roi) if faces.roi else None
+    return ReaderOptions(**vars(faces) | vars(runtime) | {"roi": region})
 
 
 def sort_inputs(inputs: list[str], bundle: Path | None) -> tuple[Path | None, list[str]]:

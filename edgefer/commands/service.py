@@ -15,7 +15,7 @@ from edgefer.errors import EdgeferError, InputError
 from edgefer.files import is_regular
 
 # The parameters of run that may name input files.
-INPUT_FILES = ("inputs", "bundle", "source", "detector_file", "finder", "refiner", "mqtt_ca", "config")
+INPUT_FILES = ("inputs", "bundle", "source", "yunet", "finder", "refiner", "mqtt_ca", "config")
 Flags = TypeVar("Flags", SourceFlags, FaceFlags, OutputFlags, RuntimeFlags)
 NO_SYSTEMD = "systemd is not running on this computer: `edgefer service install --print` shows the unit."
 app = App(help="Run `edgefer run` as a systemd service.")
@@ -42,8 +42,8 @@ def install(
     import pwd
 
     from edgefer import console
-    from edgefer.bundle import write_file
     from edgefer.devices.board import service
+    from edgefer.files import write_file
 
     words = _run_arguments(arguments)
     commands = _check_run(words)
@@ -234,7 +234,7 @@ def _check_run(words: list[str]) -> list[str]:
     if files.finder or files.refiner:
         pair_bundles(files)
     if files.yunet and not is_regular(files.yunet):
-        raise InputError(f"There is no file {files.yunet}: name YuNet's .onnx, or leave --detector-file out.")
+        raise InputError(f"There is no file {files.yunet}: name YuNet's .onnx, or leave --yunet out.")
     check_outputs(
         options.outputs, closed_source(options.sources, options.source_options, LiveOptions()), bundle.card.labels
     )

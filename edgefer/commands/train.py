@@ -35,7 +35,7 @@ def train(*, data: DataFlags, recipe: RecipeFlags, teachers: TeacherFlags, run: 
     if run.resume and (data, recipe, teachers) != (DataFlags(), RecipeFlags(), TeacherFlags()):
         raise InputError("A resumed run keeps its data and recipe: give --resume alone, or with --out DIR.")
     request = None if run.resume else train_request(data, recipe, teachers)
-    files = DetectorFiles(yunet=run.yunet, finder=pair.finder, refiner=pair.refiner)
+    files = DetectorFiles(yunet=run.yunet, **vars(pair))
     folder, result = start_training(request, run.out, files=files, worker=worker, progress=console.PROGRESS)
     if not worker.chief:
         say = console.log if run.as_json else console.show

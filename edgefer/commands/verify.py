@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -108,7 +108,7 @@ class VerifyFlags:
 
 
 @grouped
-def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
+def verify(bundle: BundleArgument = None, *, flags: VerifyFlags) -> None:
     """Prove that a bundle is still the same network.
 
     With the bundle alone, in seconds, without data or TensorFlow: does it have the same pixels, weights and answers on this
@@ -121,36 +121,36 @@ def verify(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
     """
     from edgefer import console
     from edgefer.bundle import CARD, EXPORTED, Bundle
-    from edgefer.checks import report as report_checks
+    from edgefer.commands.check_report import report as report_checks
     from edgefer.verification import verify_alone
 
     path = bundle_path(bundle)
     if (path / EXPORTED).is_file() and not (path / CARD).exists():
-        _verify_export(path, asked)
+        _verify_export(path, flags)
         return
     opened = Bundle.open(path)
-    if asked.certificate:
-        _check_certificate(opened, asked.certificate)
-    if asked.data or _about_images(asked):
-        _verify_on_data(opened, asked)
+    if flags.certificate:
+        _check_certificate(opened, flags.certificate)
+    if flags.data or _about_images(flags):
+        _verify_on_data(opened, flags)
         return
-    proof = verify_alone(opened, [*map(str, asked.runtime or ())])
-    if not asked.as_json:
-        console.show(f"Bundle {opened.hash}" + (f", as in {asked.certificate}" if asked.certificate else ""))
+    proof = verify_alone(opened, [*map(str, flags.runtime or ())])
+    if not flags.as_json:
+        console.show(f"Bundle {opened.hash}" + (f", as in {flags.certificate}" if flags.certificate else ""))
         if (opened.path / "report").exists():
             console.show("Not covered by this hash, nor checked: the plots and tables in report/.")
         _show_machine(proof.runtimes)
-    report_checks(str(opened.path), proof.checks, as_json=asked.as_json, **proof.facts())
+    report_checks(str(opened.path), proof.checks, as_json=flags.as_json, **proof.facts())
 
 
-def _about_images(asked: VerifyFlags) -> str:
+def _about_images(flags: VerifyFlags) -> str:
     """The first given option that needs labelled images, "" for none."""
     options = {
-        "--report": asked.report is not None,
-        "--split": bool(asked.split),
-        "--max-drop": asked.max_drop != MAX_DROP,
-        "--min-agreement": asked.min_agreement != MIN_AGREEMENT,
-        "--skip-bad": asked.skip_bad,
+        "--report": flags.report is not None,
+        "--split": bool(flags.split),
+        "--max-drop": flags.max_drop != MAX_DROP,
+        "--min-agreement": flags.min_agreement != MIN_AGREEMENT,
+        "--skip-bad": flags.skip_bad,
     }
     return next((option for option, given in options.items() if given), "")
 
@@ -162,74 +162,75 @@ def _show_machine(runtimes: Sequence[str]) -> None:
     console.show(f"On {', '.join(machine(runtimes).values())}, edgefer {__version__}")
 
 
-def _verify_export(folder: Path, asked: VerifyFlags) -> None:
+def _verify_export(folder: Path, flags: VerifyFlags) -> None:
     """Check the files; nothing else can be checked here, since an export's targets test themselves."""
-    from edgefer.checks import report as report_checks
+    from edgefer.commands.check_report import report as report_checks
     from edgefer.convert.exported import check_export
 
-    if asked.data or asked.certificate or asked.runtime or _about_images(asked):
+    if flags.data or flags.certificate or flags.runtime or _about_images(flags):
         raise InputError(f"{folder} is an export, of which only its files can be checked: name the bundle for more.")
-    report_checks(str(folder), check_export(folder), as_json=asked.as_json)
+    report_checks(str(folder), check_export(folder), as_json=flags.as_json)
 
 
 @grouped
-def parity(bundle: BundleArgument = None, *, asked: VerifyFlags) -> None:
+def parity(bundle: BundleArgument = None, *, flags: VerifyFlags) -> None:
     """The older name of `edgefer verify --data`; without --data, on the data recorded by the bundle's training."""
     from edgefer.bundle import Bundle
 
     opened = Bundle.open(bundle_path(bundle))
-    if asked.certificate:
-        _check_certificate(opened, asked.certificate)
-    _verify_on_data(opened, asked)
+    if flags.certificate:
+        _check_certificate(opened, flags.certificate)
+    _verify_on_data(opened, flags)
 
 
-def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
+def _verify_on_data(opened: "Bundle", flags: VerifyFlags) -> None:
     """All three questions, with the host's packages; the certificate is written to `report`, its JSON always."""
     import json
 
     from edgefer import __version__, console
-    from edgefer.bundle import write_file
-    from edgefer.checks import report as report_checks
+    from edgefer.commands.check_report import report as report_checks
     from edgefer.commands.page_rules import device_of
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
-    from edgefer.files import check_writable
+    from edgefer.files import check_writable, write_file
     from edgefer.runtimes import machine
     from edgefer.train.data.trained import remembered
     from edgefer.verification import certificate_page, check_certificate_replaceable
 
-    if (option := _about_images(asked)) and not asked.data and remembered(opened) is None:
+    if (option := _about_images(flags)) and not flags.data and remembered(opened) is None:
         raise InputError(
             f"{option} is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH."
         )
-    page = certificate_page(asked.report) if asked.report else report_folder(opened) / "parity.html"
+    page = certificate_page(flags.report) if flags.report else report_folder(opened) / "parity.html"
     for file in (page, page.with_suffix(".json")):
         check_writable(file, "--report")
-    if asked.report:
+    if flags.report:
         check_certificate_replaceable(page, "--report")
-    dataset = training_data(opened, asked.data, asked.skip_bad)
+    dataset = training_data(opened, flags.data, flags.skip_bad)
     certificate = certify(
         opened,
         dataset,
-        asked.split or usual_split(opened.card, dataset),
-        runtimes=[*map(str, asked.runtime or ())],
-        budget=Budget.of(asked.max_drop, asked.min_agreement),
-        reference_kernels=asked.report is not None,
-        device=device_of(opened.card) if asked.report else None,
+        flags.split or usual_split(opened.card, dataset),
+        runtimes=[*map(str, flags.runtime or ())],
+        budget=Budget.of(flags.max_drop, flags.min_agreement),
+        reference_kernels=flags.report is not None,
+        device=device_of(opened.card) if flags.report else None,
         progress=console.PROGRESS,
     )
     figures = page.with_suffix(".json")
     write_file(figures, json.dumps(certificate.to_json(), indent=2).encode() + b"\n")
-    if asked.report:
+    if flags.report:
         write_file(page, certificate.to_html().encode())
-    shown = page if asked.report else figures
-    if not asked.as_json:
+    shown = page if flags.report else figures
+    if not flags.as_json:
         _show_figures(certificate)
         _show_machine(certificate.runtimes)
         console.show(f"Report: {shown}")
-    facts = {"bundle": opened.hash, "edgefer": __version__, "machine": machine(certificate.runtimes)}
-    facts |= {"report": str(shown), "certificate": str(figures)}
-    report_checks(f"Parity of {opened.path}", certificate.checks, as_json=asked.as_json, **facts)
+    facts: dict[str, Any] = {
+        "bundle": opened.hash, "edgefer": __version__, "machine": machine(certificate.runtimes),
+        "report": str(shown), "certificate": str(figures),
+    }  # fmt: skip
+    report_checks(f"Parity of {opened.path}", certificate.checks, as_json=flags.as_json, **facts)
 
 
 def _show_figures(certificate: "Certificate") -> None:

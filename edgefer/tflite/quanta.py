@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from edgefer.bundle import Bundle, remake
+from edgefer.bundle import Bundle, Form, remake
 from edgefer.checks import Check, Status
 from edgefer.tflite.flatbuffer import Model, Operator, Tensor, read_model
 from edgefer.tflite.weights import MAX_NAMED
@@ -33,9 +33,9 @@ def inner_quanta(model: Model) -> np.ndarray:
 
 def check_quanta(bundle: Bundle, stored: np.ndarray | None) -> list[Check]:
     """Question 2 for every scale and zero point of int8. stored: `inner_quanta` at conversion, if the bundle has them."""
-    if not bundle.has("int8"):
+    if not bundle.has(Form.INT8):
         return []
-    model = read_model(bundle.read("int8"), str(bundle.file("int8")))
+    model = read_model(bundle.read(Form.INT8), str(bundle.file(Form.INT8)))
     tensors = _computed(model)
     wrong = _contradictions(model)
     if stored is not None:

@@ -116,7 +116,7 @@ class Calls(Sink):  # the networks that were run for each frame, in order
         self.kind.invoke = self.invoke
 
 def run(every, sinks):
-    options = ReaderOptions(detector=name, detector_file=Path(file) if file else None, follow=every, threads=1)
+    options = ReaderOptions(detector=name, yunet=Path(file) if file else None, follow=every, threads=1)
     reader = Reader.open(bundle, options)
     reader(next(frames()))
     with reader.open_sources([video]) as source:
@@ -196,7 +196,7 @@ def commands(args: argparse.Namespace, video: str, *, measure_start: bool) -> di
         "own following": (edgefer("own", "", FOLLOW), []),
     }
     if file:
-        kinds["yunet"] = (edgefer("yunet", file, 1), [*start, "yunet", "--detector-file", file])
+        kinds["yunet"] = (edgefer("yunet", file, 1), [*start, "yunet", "--yunet", file])
         kinds["yunet following"] = (edgefer("yunet", file, FOLLOW), [])
     return {name: (measure, start if measure_start else []) for name, (measure, start) in kinds.items()}
 

@@ -144,7 +144,7 @@ def main() -> None:
     taught = rows_of(dataset.split("train"), args.searches).images
     detectors = (HaarDetector(), yunet(DetectorFiles(yunet=args.yunet)).detector, OwnDetector.shipped())
     if args.write:
-        crops = {one.name: measure_crop(taught, one.detect) for one in detectors}  # type: ignore[attr-defined]
+        crops = {one.name: measure_crop(taught, one.detect) for one in detectors}
         for name, crop in crops.items():
             print(name, crop)
         for path in args.write:
@@ -157,7 +157,7 @@ def main() -> None:
     print("| detector | faces found | cut by | scale off: median, p90 | moved: median, p90 | accuracy | lost | won |")
     print("|---|---|---|---|---|---|---|---|")
     for detector in detectors:
-        crop = card.crops.get(detector.name) or measure_crop(taught, detector.detect)  # type: ignore[attr-defined]
+        crop = card.crops.get(detector.name) or measure_crop(taught, detector.detect)
         for line in live(detector, crop, scenes, sample.labels, card.input, judge):
             print(line, flush=True)
     print(f"\nThe true frame of {len(sample)} pictures, cut larger or smaller (columns: its side times) and moved:\n")

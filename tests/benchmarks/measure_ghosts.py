@@ -11,7 +11,7 @@ finds no face either. So only detections that another detector rejects as well a
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,11 @@ import numpy as np
 from held_faces import Held, held_out_images
 
 from edgefer.devices.faces.choice import yunet
-from edgefer.devices.faces.detectors import Detector, described, min_new_score
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.tracking import Tracker
 from edgefer.options import DetectorFiles
-from edgefer.records import Detection, Frame
+from edgefer.records import Box, Detection, Frame
 
 FRAMES, FPS = 14, 15
 SCORES = (0.0, 0.65, 0.7, 0.75, 0.8)
@@ -38,15 +38,13 @@ class Shown:
     faces: int = 0
 
 
-class Replay:
+class Replay(Detector):
     """Returns the detections in `found`, with another rule for new faces."""
-
-    looks_near = False
 
     def __init__(self, name: str, min_new_score: float):
         self.name, self.min_new_score, self.found = name, min_new_score, list[Detection]()
 
-    def find(self, image_bgr: np.ndarray) -> list[Detection]:
+    def find(self, image_bgr: np.ndarray, near: Sequence[Box] | None = None) -> list[Detection]:
         return self.found
 
 
@@ -121,7 +119,7 @@ def main() -> None:
         if not name.startswith(args.only):
             continue
         detector, rng = make(), np.random.default_rng(0)
-        scores = SCORES if min_new_score(detector) else SCORES[:1]
+        scores = SCORES if detector.min_new_score else SCORES[:1]
         every = [watch(detector, one, scores, rng) for one in held]
         for score, *by_clip in zip(scores, *every, strict=True):
             frames, faces = sum(one.frames for one in by_clip), sum(one.faces for one in by_clip)
@@ -129,7 +127,7 @@ def main() -> None:
                 baseline = frames, faces
             gone = [1 - part / max(1, whole) for part, whole in zip((frames, faces), baseline, strict=True)]
             share = frames / (FRAMES * len(held))
-            print(f"| {described(detector)} | {score:g} | {share:.2%} | {gone[0]:.0%} | {gone[1]:.1%} |", flush=True)
+            print(f"| {detector.described} | {score:g} | {share:.2%} | {gone[0]:.0%} | {gone[1]:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

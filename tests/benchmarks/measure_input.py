@@ -34,7 +34,7 @@ def feeds(recipe: Recipe, split: Split) -> dict[str, Feed]:
     def edgefer(changes: Augment) -> Feed:
         changed = recipe.model_copy(update={"augment": changes})
         # More epochs than are read, since the buffers of a stream run empty at its end.
-        return lambda steps: batches(changed, split, CLASSES, EpochSize(batch, steps), first_epoch=0, epochs=1000)
+        return lambda steps: batches(changed, split, CLASSES, EpochSize(batch, steps), epochs=range(1000))
 
     def keras(steps: int):
         generator = tf_keras.preprocessing.image.ImageDataGenerator(

@@ -16,7 +16,6 @@ import numpy as np
 from skimage import data
 
 from edgefer.devices.faces.choice import yunet
-from edgefer.devices.faces.detectors import described, look
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.options import DetectorFiles
 
@@ -63,9 +62,9 @@ def main() -> None:
         found = [detector.find(frame) for detector in detectors]
         assert all(found), "the face is found at every size"
         searches: list[Callable[[], object]] = [partial(detector.find, frame) for detector in detectors]
-        times = milliseconds([*searches, partial(look, detectors[0], frame, [found[0][0].box_xyxy])], args.rounds)
+        times = milliseconds([*searches, partial(detectors[0].find, frame, [found[0][0].box_xyxy])], args.rounds)
         cells = " | ".join(f"{one:.2g}" for one in times[1:] / times[0])
-        print(f"| {described(detectors[0])} | {cells} | {times[0]:.2f} |", flush=True)
+        print(f"| {detectors[0].described} | {cells} | {times[0]:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

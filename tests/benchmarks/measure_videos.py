@@ -89,7 +89,7 @@ def main() -> None:
             file = args.yunet if detector == "yunet" else None
             cells = []
             for smooth in SMOOTHINGS:
-                reader = edgefer.load(args.network, detector=detector, detector_file=file, smooth=smooth)
+                reader = edgefer.load(args.network, detector=detector, yunet=file, smooth=smooth)
                 count, shown, faces = watch(reader.watch(video))
                 seconds = sum(one.times_s[-1] - one.times_s[0] for one in faces)
                 changes = sum(one.changes for one in faces)

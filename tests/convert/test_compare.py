@@ -72,7 +72,7 @@ def source(builtin, tmp_path_factory) -> Bundle:
 @pytest.fixture(scope="module")
 def watched(source, tiny, tmp_path_factory) -> tuple[Bundle, list[str]]:
     """A bundle pruned and trained quantization-aware, and what was reported during both."""
-    plan, watching = Plan(sparsity=0.5, aware=True, float16=True, epochs=2), Watching()
+    plan, watching = Plan(prune=0.5, qat=True, float16=True, epochs=2), Watching()
     bundle = convert(source, tiny, plan, tmp_path_factory.mktemp("out") / "pruned-qat", watching).bundle
     return bundle, watching.seen
 
@@ -143,7 +143,7 @@ def interrupted(source, tiny, tmp_path_factory):
             if self.steps == 3:
                 raise KeyboardInterrupt
 
-    plan, out = Plan(slimmed=0.5, epochs=3), tmp_path_factory.mktemp("interrupted") / "slim"
+    plan, out = Plan(slim=0.5, epochs=3), tmp_path_factory.mktemp("interrupted") / "slim"
     with pytest.raises(KeyboardInterrupt):
         convert(source, tiny, plan, out, Interrupting())
     assert not out.exists()
@@ -165,7 +165,7 @@ def test_interruption_leaves_only_what_the_same_command_continues(source, tiny, 
                 raise KeyboardInterrupt
 
     monkeypatch.setattr("edgefer.convert.start.training_data", lambda *_, **__: tiny)
-    request = ConvertRequest(bundle=source, plan=Plan(slimmed=0.5, epochs=2), data="tiny", out=tmp_path / "slim")
+    request = ConvertRequest(bundle=source, plan=Plan(slim=0.5, epochs=2), data="tiny", out=tmp_path / "slim")
     with pytest.raises(Interrupted, match=f"Stopped; .* and .*{left[0] if left else 'nothing is left behind'}"):
         start(request, Interrupting())
     assert [file.name for file in tmp_path.iterdir()] == left
@@ -242,20 +242,20 @@ def test_forms_that_a_network_cannot_have_are_left_out_of_a_comparison(source):
     from edgefer.convert.compare import plans
 
     def forms(recipe):
-        return list(plans(recipe, sparsity=0.5, slimmed=0.5, epochs=1))
+        return list(plans(recipe, prune=0.5, slim=0.5, epochs=1))
 
     every = forms(recipe_of(source.card))
     assert every == ["int8", "qat", "pruned-int8", "pruned-qat", "slim-int8"]
     for name in ("four-block", "pets-small"):  # of another family; frozen
         assert forms(load_recipe(name)) == every[:-1]
     assert forms(load_recipe("demo", ('model.layers="C8/2"',))) == every[:-1]
-    assert list(plans(recipe_of(source.card), sparsity=0, slimmed=0, epochs=1)) == ["int8", "qat"]
+    assert list(plans(recipe_of(source.card), prune=0, slim=0, epochs=1)) == ["int8", "qat"]
 
 
 def test_an_impossible_slimming_is_refused_before_the_data_is_read(source, tmp_path):
     from edgefer.convert.start import ConvertRequest, start
 
-    request = ConvertRequest(bundle=source, plan=Plan(slimmed=0.95), data="no such data", out=tmp_path / "out")
+    request = ConvertRequest(bundle=source, plan=Plan(slim=0.95), data="no such data", out=tmp_path / "out")
     with pytest.raises(InputError, match=r"--slim 0.95: .* choose a smaller share"):
         start(request)
 
@@ -313,11 +313,11 @@ def test_profiles_are_made_once_and_measured_side_by_side(interrupted, source, t
     from edgefer.convert.compare import make_profiles, measure_profiles, write_profiles
 
     shutil.copytree(interrupted[1].path, tmp_path / "slim-int8")
-    wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slimmed=0.5)}
+    wanted = {"int8": Plan(float16=True), "slim-int8": Plan(slim=0.5)}
     assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == ["int8"]
     assert make_profiles(source, tiny, wanted, tmp_path, SILENT) == []
     with pytest.raises(InputError, match="with other data, shares or epochs"):
-        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slimmed=0.3)}, tmp_path, SILENT)
+        make_profiles(source, tiny, wanted | {"slim-int8": Plan(slim=0.3)}, tmp_path, SILENT)
     with pytest.raises(InputError, match="with other data, shares or epochs"):
         make_profiles(
             source, replace(tiny, splits=tiny.splits | {"valid": tiny.split("train")}), wanted, tmp_path, SILENT
@@ -354,9 +354,9 @@ def test_networks_that_cannot_be_trained_quantization_aware_keep_the_calibrated_
     converted = convert(source, tiny, plan, tmp_path / "out", SILENT)
     assert not converted.holds and len(converted.quantized.attempts) == 1
     with pytest.raises(RuntimeFault, match=r"\(Layer p_re_lu \(PReLU\) is not supported\): convert it by calibration"):
-        convert(source, tiny, Plan(aware=True, epochs=1), tmp_path / "aware", SILENT)
+        convert(source, tiny, Plan(qat=True, epochs=1), tmp_path / "aware", SILENT)
 
-    wanted = {"int8": Plan(), "qat": Plan(aware=True, epochs=1)}
+    wanted = {"int8": Plan(), "qat": Plan(qat=True, epochs=1)}
     assert make_profiles(source, tiny, wanted, tmp_path / "all") == ["int8"]
     assert [one.name for one in measure_profiles(tmp_path / "all", wanted, tiny)] == ["float32", "int8"]
 

@@ -152,6 +152,7 @@ def test_scaling_is_detected_behind_augmentation_layers(keras, small, labels, tm
 
 def classifier(keras, pixels, x):
     """A small network of three labels from `pixels`, with random weights for `x`."""
+    keras.utils.set_random_seed(1)  # with some other seeds none of the filters ever answers
     x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
     return keras.Model(pixels, keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalMaxPooling2D()(x)))
 

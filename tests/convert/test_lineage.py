@@ -73,7 +73,7 @@ def untuned(monkeypatch):
 def slimmed(trained, faces, tmp_path_factory) -> Converted:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "tune", lambda network, task: None)
-        return convert(trained, faces, Plan(slimmed=0.6), tmp_path_factory.mktemp("out") / "slim", SILENT)
+        return convert(trained, faces, Plan(slim=0.6), tmp_path_factory.mktemp("out") / "slim", SILENT)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_conversion_says_if_verify_would_fail(slimmed, faces, monkeypatch):
 def test_max_drop_includes_the_loss_from_slimming(trained, faces, untuned, tmp_path, monkeypatch):
     # Calibration alone: no way to int8 can give back what slimming lost.
     monkeypatch.setattr(search, "_ways", lambda work, plan, tuner, ways=search._ways: list(ways(work, plan, tuner))[:1])
-    converted = convert(trained, faces, Plan(slimmed=0.6, max_drop=0.3), tmp_path / "out", SILENT)
+    converted = convert(trained, faces, Plan(slim=0.6, max_drop=0.3), tmp_path / "out", SILENT)
     assert not converted.holds and not converted.quantized.holds
     assert "against the trained network, more than --max-drop 0.3" in converted.complaint
     assert converted.cost.drop == converted.bundle.card.lineage.cost.drop > 0.3
@@ -133,7 +133,7 @@ def test_chain_of_conversions_is_compared_with_the_trained_network(
 ):
     """Slimmed, then pruned, then converted again: the source bundles may be gone."""
     monkeypatch.setattr(steps, "prune_weights", lambda model, sparsity, task: steps.copy_of(model))
-    pruned = convert(slim, faces, Plan(sparsity=0.5), tmp_path / "pruned", SILENT).bundle
+    pruned = convert(slim, faces, Plan(prune=0.5), tmp_path / "pruned", SILENT).bundle
     again = convert(pruned, faces, Plan(float16=True, int8=False), tmp_path / "again", SILENT).bundle
     for bundle in (pruned, again):
         assert bundle.card.lineage.sha256 == trained.card.variants["keras"].sha256
@@ -257,7 +257,7 @@ def test_folds_are_compared_with_the_networks_they_came_from(trained, faces, unt
     card = trained.card.model_copy(update={"provenance": provenance})
     crossed = write_bundle(tmp_path / "crossed", card, {Form.KERAS: trained.read("keras")})
     pooled = replace(faces, splits={"train": faces.split("train")})
-    converted = convert(crossed, pooled, Plan(slimmed=0.6, max_drop=100.0), tmp_path / "slim", SILENT)
+    converted = convert(crossed, pooled, Plan(slim=0.6, max_drop=100.0), tmp_path / "slim", SILENT)
     figures = converted.bundle.card.metrics["2-fold"]
     assert figures["origin"].count == len(faces.split("train"))
     assert converted.cost.agreement < 0.8 and converted.bundle.card.lineage.cost.split == "2-fold"

@@ -88,7 +88,7 @@ def test_ranges_of_a_network_with_one_layer_are_those_of_all_calibration_images(
 
 def test_quantization_aware_training_is_recommended_only_where_it_can_work(tiny, tmp_path):
     """tfmot supports no BatchNormalization after an activation; without a Keras network nothing can be trained."""
-    from edgefer.convert.certificate import _int8_fix
+    from edgefer.convert.aware import int8_fix
     from edgefer.train.networks import keras_bytes
 
     tensorflow()
@@ -97,15 +97,16 @@ def test_quantization_aware_training_is_recommended_only_where_it_can_work(tiny,
     pixels = Input((48, 48, 1))
     convolved = layers.Conv2D(8, 3, strides=4)(pixels)
     activated = layers.Conv2D(8, 3, strides=4, activation="relu")(pixels)
-    ends = {
-        "--qat": layers.ReLU()(layers.BatchNormalization()(convolved)),
-        "--no-int8": layers.BatchNormalization()(activated),
-        "import the network's .keras": None,
-    }
-    origin = Provenance(data="builtin", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
-    card = ModelCard(name="odd", labels=tiny.labels, input=GRAY48, provenance=origin)
-    for fix, end in ends.items():
+    plain, odd = layers.ReLU()(layers.BatchNormalization()(convolved)), layers.BatchNormalization()(activated)
+    cases = [
+        ("--qat", plain, ()),
+        ("--no-int8", plain, ("int8 by quantization-aware training, 3 epochs: drop +9.00 points",)),
+        ("--no-int8", odd, ()),
+        ("import the network's .keras", None, ()),
+    ]
+    for number, (fix, end, notes) in enumerate(cases):
+        origin = Provenance(data="builtin", split_sizes={}, recipe={}, seed=0, epoch=1, versions={}, conversion=notes)
+        card = ModelCard(name="odd", labels=tiny.labels, input=GRAY48, provenance=origin)
         files = {} if end is None else {Form.KERAS: keras_bytes(Model(pixels, layers.Dense(7)(layers.Flatten()(end))))}
-        bundle = write_bundle(tmp_path / fix[:12], card, files)
-        assert fix in _int8_fix(bundle)
-    assert _int8_fix(Bundle.open(shipped_bundles()["pets-small"])) == ""
+        assert fix in int8_fix(write_bundle(tmp_path / str(number), card, files))
+    assert int8_fix(Bundle.open(shipped_bundles()["pets-small"])) == ""

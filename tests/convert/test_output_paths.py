@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from edgefer.bundle import Bundle, shipped_bundles, write_bundle, write_file
+from edgefer.bundle import Bundle, shipped_bundles, write_bundle
 from edgefer.convert.exported import write_folder
 from edgefer.convert.import_options import Request, target_folder
 from edgefer.convert.start import ConvertRequest
 from edgefer.convert.work import Plan
 from edgefer.devices.outputs.files import check_folder, check_room
 from edgefer.errors import EdgeferError, InputError, SourceError
-from edgefer.files import beside, check_writable
+from edgefer.files import beside, check_writable, write_file
 
 
 def in_process(code: str, **environment) -> subprocess.CompletedProcess:
@@ -175,7 +175,7 @@ def test_epochs_without_fine_tuning_are_refused():
         InputError, match="--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for"
     ):
         Plan(epochs=4)
-    assert Plan(epochs=4, max_drop=0.0).epochs == Plan(epochs=4, slimmed=0.5).epochs == 4
+    assert Plan(epochs=4, max_drop=0.0).epochs == Plan(epochs=4, slim=0.5).epochs == 4
 
 
 @pytest.mark.parametrize("option", ["author", "license"])

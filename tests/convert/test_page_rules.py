@@ -18,6 +18,7 @@ from edgefer.card import InputSpec
 from edgefer.commands.page_rules import device_of
 from edgefer.convert.web.questions import noise
 from edgefer.convert.web.site import make_site
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.quality import quality_fault
 from edgefer.devices.faces.smoothing import PRESETS, LabelSmoother
@@ -188,7 +189,7 @@ TRACKS = """
   }))"""
 
 
-class Scripted:
+class Scripted(Detector):
     """A detector that returns scripted faces."""
 
     name, min_new_score = "scripted", OwnDetector.min_new_score
@@ -196,7 +197,7 @@ class Scripted:
     def __init__(self, steps):
         self.steps = iter(steps)
 
-    def find(self, image_bgr):
+    def find(self, image_bgr, near=None):
         return next(self.steps)
 
 

@@ -105,5 +105,5 @@ def test_qat_that_cannot_work_is_refused_before_pruning(keras, tiny, tmp_path, m
     source = write_bundle(tmp_path / "source", card, {"keras": keras_bytes(model)})
     monkeypatch.setattr(steps, "prune_weights", None)  # fails if it is called
     with pytest.raises(RuntimeFault, match=r"unsupported layer \(Resizing\)\): convert it by calibration"):
-        convert(source, tiny, Plan(aware=True, sparsity=0.5, epochs=1), tmp_path / "out", SILENT)
+        convert(source, tiny, Plan(qat=True, prune=0.5, epochs=1), tmp_path / "out", SILENT)
     assert not (tmp_path / "out").exists()

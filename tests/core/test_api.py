@@ -15,12 +15,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 import edgefer
 import edgefer.api
-from edgefer.devices.sources.captures import CaptureOptions
-from edgefer.devices.sources.playback import Playback
-from edgefer.words import with_keywords
+from edgefer.cli import app
+from edgefer.train.start import TrainRequest
+from edgefer.words import FLAGS, with_keywords
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -128,6 +129,21 @@ def test_training_and_conversion_return_bundles_from_python(cache, builtin, tmp_
         edgefer.convert(trained, out=converted.path)
 
 
+def test_training_takes_paths_bundles_lists_and_dicts_as_well_as_texts():
+    nano = edgefer.api.find_bundle("fer-nano")
+    given = TrainRequest.of(
+        data=Path("faces"), recipe=Path("own.toml"), init_from=nano, teacher=[nano, Path("a"), "b"],
+        names={0: "angry", "1": "happy"}, set={"optimizer.rate": 0.05, "augment.flip": False},
+    )  # fmt: skip
+    assert given == TrainRequest(
+        data="faces", recipe="own.toml", init_from=str(nano.path), teacher=f"{nano.path},a,b",
+        names="0=angry,1=happy", set=("optimizer.rate=0.05", "augment.flip=False"),
+    )  # fmt: skip
+    for option in ("init_from", "teacher"):
+        with pytest.raises(edgefer.EdgeferError, match="There is no bundle at nowhere"):
+            edgefer.train("builtin", **{option: Path("nowhere")})
+
+
 def test_a_certificate_is_never_written_over_a_file_that_is_not_one(tmp_path):
     notes = tmp_path / "notes.html"
     notes.write_text("mine")
@@ -170,7 +186,7 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.load(""), "bundle is an empty text"),
         (lambda: edgefer.load("fer-nano", finder=3), "finder 3 is not a path: give text or a pathlib.Path"),
         (lambda: edgefer.load("fer-nano", refiner=b"x"), "refiner b'x' is not a path"),
-        (lambda: edgefer.load("fer-nano", detector_file=""), "detector_file is an empty text"),
+        (lambda: edgefer.load("fer-nano", yunet=""), "yunet is an empty text"),
         (lambda: edgefer.load("fer-nano", roi=(1, 2)), "roi .* should be longer"),
         (lambda: edgefer.load("fer-nano", roi=(1, 2, 3, 4, 5)), "roi .* should be shorter"),
         (lambda: edgefer.load("fer-nano")(""), "'' is not an image: give a path"),
@@ -186,9 +202,9 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.load("fer-nano", detector="x"), "choose auto, own, yunet, haar"),
         (lambda: next(edgefer.load("fer-nano").watch("builtin", lop=True)), "no option 'lop'"),
         (lambda: next(edgefer.load("fer-nano").watch("builtin", skip_bad="yes")), "skip_bad 'yes' is not right: give True or False"),
-        (lambda: next(edgefer.load("fer-nano").watch("builtin", playback=Playback(loop=1))), "loop 1 is not right: give True or False"),
-        (lambda: next(edgefer.load("fer-nano").watch("builtin", playback=Playback(rotate="left"))), "rotate 'left' is not known: choose 0, 90"),
-        (lambda: next(edgefer.load("fer-nano").watch(0, capture=CaptureOptions(size=3))), "size 3 is not right"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", loop=1)), "loop 1 is not right: give True or False"),
+        (lambda: next(edgefer.load("fer-nano").watch("builtin", rotate="left")), "rotate 'left' is not known: choose 0, 90"),
+        (lambda: next(edgefer.load("fer-nano").watch(0, size=3)), "size 3 is not right"),
         (lambda: edgefer.load("fer-nano", check="no"), "check 'no' is not right: give True or False"),
         (lambda: edgefer.load("fer-nano", log=3), "log 3 is not right: give a function of one text"),
         (lambda: edgefer.draw(edgefer.Frame(index=0, time_s=0, image_bgr=np.zeros((9, 9, 3), np.uint8)), blur_faces="no"), "blur_faces 'no' is not right"),
@@ -224,7 +240,7 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.convert("fer-nano", prune=0.99), "^prune=0.99: the share to remove must lie between 0 and 0.95"),
         (lambda: edgefer.convert("fer-nano", qat=True, int8=False), "^qat=True is about the int8 network: leave int8=False out"),
         (lambda: edgefer.convert("fer-nano", ethosu="u1"), "^ethosu='u1' is none of u55-32"),
-        (lambda: edgefer.load("fer-nano", detector="own", detector_file="x"), '^detector_file is for detector="yunet"'),
+        (lambda: edgefer.load("fer-nano", detector="own", yunet="x"), '^yunet is for detector="yunet"'),
         (lambda: edgefer.train(str(ROOT), recipe="face-finder", yunet="no.onnx"), "There is no no.onnx.* named with yunet=FILE"),
         (lambda: edgefer.train("builtin", folds=1), "^folds=1: name 2 or more"),
         (lambda: edgefer.import_model("x.h5", scale="x"), "^scale='x' is none of 0..1"),
@@ -260,8 +276,8 @@ def test_invalid_python_arguments_give_one_sentence_before_any_work(call, expect
         ("run `edgefer convert x --int8` first, or --out.", "run `edgefer convert x --int8` first, or out."),
         ("Leave --outputs out, or state --outputs logits.", 'Leave outputs out, or state outputs="logits".'),
         (
-            "--finder is for --detector own and --detector-file for yunet",
-            'finder is for detector="own" and detector_file for yunet',
+            "--finder is for --detector own and --yunet for YuNet",
+            'finder is for detector="own" and yunet for YuNet',
         ),
         (
             "try another --runtime, auto or litert; --finder own or --labels cat",
@@ -273,6 +289,16 @@ def test_invalid_python_arguments_give_one_sentence_before_any_work(call, expect
 )
 def test_options_in_messages_become_keywords_and_commands_stay(message, expected):
     assert with_keywords(message) == expected
+
+
+def test_flags_in_messages_are_those_of_the_command_line():
+    left, flags = [get_command(app)], set()
+    while left:
+        command = left.pop()
+        left += getattr(command, "commands", {}).values()
+        options = [one for one in command.params if getattr(one, "is_flag", False)]
+        flags |= {name.strip("-").replace("-", "_") for one in options for name in one.opts}
+    assert flags - {"install_completion", "show_completion"} == FLAGS
 
 
 def test_opencv_version_is_found_under_each_of_its_package_names(monkeypatch):

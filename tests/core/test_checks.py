@@ -7,6 +7,7 @@ import typer
 
 from edgefer import checks, console
 from edgefer.checks import Check, Status
+from edgefer.commands.check_report import report
 from edgefer.text import json_text, printable, unprintable
 
 EVIL = "a\x1b[31mb\x9b2J\x7f\u202ec\u2066\u200b\ud800d\n"
@@ -40,7 +41,7 @@ def test_the_table_shows_every_check_and_every_fix_can_be_copied(capsys):
         Check(subject="answers", status=Status.NOT_CHECKED, detail="no runtime", question=3),
     ]
     with pytest.raises(typer.Exit) as end:
-        checks.report("title", found)
+        report("title", found)
     assert end.value.exit_code == 1
     shown = capsys.readouterr().out
     assert f"board cameras: {fix.strip()}" in shown.splitlines()
@@ -52,7 +53,7 @@ def test_the_table_shows_every_check_and_every_fix_can_be_copied(capsys):
 
 def test_json_begins_with_the_facts_and_holds_every_example(capsys):
     found = [Check(subject="leaks", status=Status.WARN, detail="", examples=tuple("abcdefgh"))]
-    checks.report("title", found, as_json=True, bundle="abc")
+    report("title", found, as_json=True, bundle="abc")
     result = json.loads(capsys.readouterr().out)
     assert list(result) == ["bundle", "passed", "counts", "checks"]
     assert result["counts"] == {"pass": 0, "warn": 1, "doubtful": 0, "not checked": 0, "fail": 0}

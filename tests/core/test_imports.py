@@ -57,6 +57,11 @@ def test_only_the_command_line_imports_the_commands():
             assert not [name for name in imported(file) if name.startswith("edgefer.commands")], file
 
 
+def test_only_the_command_line_loads_what_it_draws_with():
+    code = "import sys, edgefer; edgefer.load('fer-nano'); print([name for name in ('typer', 'rich') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
 @pytest.mark.parametrize("command", [("run", "--source", "builtin", "--headless", "--frames", "3"), ("verify",)])
 def test_a_device_loads_neither_tensorflow_nor_the_host_packages(command):
     """A command from start to end, then a look at what was loaded."""

@@ -10,7 +10,7 @@ from edgefer.bundle import write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.devices import bench, loop
 from edgefer.devices.board.selftest import network_content
-from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.detectors import Detector, HaarDetector
 from edgefer.devices.outputs import stats
 from edgefer.devices.reader import Reader
 from edgefer.errors import InputError, SourceError
@@ -51,12 +51,12 @@ def reader(bundle, detector):
     return Reader(Classifier.load(bundle), lambda name: detector, ReaderOptions(threads=1))
 
 
-class SlowDetector:
+class SlowDetector(Detector):
     """A detector that takes a known time and finds one face."""
 
     name = "haar"
 
-    def find(self, image_bgr):
+    def find(self, image_bgr, near=None):
         bench.time.sleep(0.02)
         return [Detection(box_xyxy=(10, 10, 60, 60))]
 

@@ -15,7 +15,6 @@ from edgefer.card import Limits
 from edgefer.devices import loop
 from edgefer.devices import reader as readers
 from edgefer.devices.reader import SourceOptions
-from edgefer.devices.sources.playback import Playback
 from edgefer.errors import BundleError, EdgeferError, ImageError, IncompleteError, InputError, RuntimeFault, SourceError
 from edgefer.records import UNSURE
 
@@ -155,7 +154,7 @@ def test_reader_puts_watchdogs_around_classifier_and_detector(monkeypatch):
         ({"min_face": -1}, "min_face -1 is not a number from 0 up"),
         ({"finder": 3}, "finder 3 is not a path: give text or a pathlib.Path"),
         ({"roi": (0, 0, 0, 5)}, "is not a region"),
-        ({"detector": "haar", "detector_file": "x.onnx"}, 'detector_file is for detector="yunet"'),
+        ({"detector": "haar", "yunet": "x.onnx"}, 'yunet is for detector="yunet"'),
     ],
 )
 def test_invalid_option_gives_a_one_sentence_error(options, message):
@@ -295,9 +294,8 @@ def test_pauses_of_realtime_playback_are_not_mistaken_for_a_hang(reader, tmp_pat
     for _ in range(3):
         writer.write(np.zeros((64, 96, 3), np.uint8))
     writer.release()
-    slow = Playback(realtime=True)
-    assert [frame.time_s for frame in reader.watch(tmp_path / "slow.avi", playback=slow)] == [0, 1, 2]
-    source = reader.open_sources([str(tmp_path / "slow.avi")], SourceOptions(playback=slow))
+    assert [frame.time_s for frame in reader.watch(tmp_path / "slow.avi", realtime=True)] == [0, 1, 2]
+    source = reader.open_sources([str(tmp_path / "slow.avi")], SourceOptions(realtime=True))
     with source as opened:
         assert loop.run(opened, reader.session(), [], overlap=True, limit_s=None).frames == 3
     with pytest.raises(EdgeferError, match="it hangs"), source as opened:

@@ -14,7 +14,7 @@ import pytest
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.devices import loop
-from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.detectors import Detector, HaarDetector
 from edgefer.devices.faces.smoothing import PRESETS
 from edgefer.devices.outputs.lines import JsonLines
 from edgefer.devices.outputs.stats import RunStats
@@ -46,7 +46,7 @@ def frames(count, size=(120, 160)):
     return [Frame(index=index, time_s=index / 15, image_bgr=noise) for index in range(count)]
 
 
-class Scripted:
+class Scripted(Detector):
     """A detector that finds one face; its calls follow the script: None answers, anything else is called first."""
 
     name = "haar"
@@ -54,7 +54,7 @@ class Scripted:
     def __init__(self, *script):
         self.script, self.calls = list(script), 0
 
-    def find(self, image_bgr):
+    def find(self, image_bgr, near=None):
         self.calls += 1
         if self.script and (step := self.script.pop(0)):
             step()

@@ -174,6 +174,7 @@ def test_lint_command_reports_pass_or_fail(edgefer, made, tmp_path):
     faulty.write_bytes(made("leaky-relu"))
     table = edgefer("lint", valid, expect=0).stdout  # one row for each target, one of which it passes
     assert all(title in table for title in TITLES.values()) and "mediapipe-input" in table
+    assert table.endswith("It would run on 6 of 7 targets, not on MediaPipe ImageClassifier.\n")
     edgefer("lint", valid, "--target", "edgetpu", expect=0)
     assert "edgetpu-cpu" in edgefer("lint", faulty, "--target", "edgetpu", expect=1).stdout
     report = json.loads(edgefer("lint", faulty, "--target", "edgetpu", "--json", expect=1).stdout)

@@ -75,7 +75,7 @@ def test_replicas_together_see_the_same_images_as_one_worker(balance):
     recipe = load_recipe("fer-small", (*changes, f"fit.balance={balance}"))
 
     def stream(shard):
-        elements = batches(recipe, split, 2, EpochSize(16, 2), first_epoch=0, epochs=2, shard=shard)
+        elements = batches(recipe, split, 2, EpochSize(16, 2), epochs=range(2), shard=shard)
         return [[part.numpy() for part in element] for element in elements]
 
     whole = stream(UNSHARDED)

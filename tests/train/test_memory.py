@@ -1,9 +1,15 @@
 """What a network would take of memory is known before it is taken."""
 
+import tracemalloc
+
+import numpy as np
 import pytest
 
+from edgefer.card import InputSpec
 from edgefer.errors import InputError
 from edgefer.train import memory
+from edgefer.train.data import load
+from edgefer.train.data.rows import Row, Rows
 
 
 @pytest.fixture
@@ -79,3 +85,21 @@ def test_a_recipe_of_an_absurd_network_is_refused_before_it_is_made(tmp_path, dr
     with pytest.raises(InputError, match="GB"):
         train(TrainConfig(recipe=load_recipe("demo", changes), data="builtin"), tmp_path / "run", cache=drawn)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_are_held_once_while_they_are_read(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (4000, 64, 64), np.uint8)
+    stream = (
+        Row(id=f"row {number}", split="train" if number % 5 else "valid", label="ab"[number % 2], image=image)
+        for number, image in enumerate(images)
+    )
+    rows = Rows(name="many", classes=lambda found: ("a", "b"), total=1, stream=stream, fingerprint=[])
+    monkeypatch.setattr(load, "open_rows", lambda path, options: rows)
+    tracemalloc.start()
+    dataset = load.load_dataset("many", InputSpec(height=64, width=64))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * images.nbytes
+    of_valid = np.arange(len(images)) % 5 == 0
+    for name, mask in (("train", ~of_valid), ("valid", of_valid)):
+        assert np.array_equal(dataset.split(name).images[..., 0], images[mask])

@@ -31,9 +31,7 @@ def stream(dataset, *overrides, steps=8):
     from edgefer.train.batches import batches
 
     recipe = load_recipe("demo", (*TINY, *overrides))
-    return list(
-        batches(recipe, dataset.split("train"), 2, EpochSize(16, steps), first_epoch=0, epochs=20).as_numpy_iterator()
-    )
+    return list(batches(recipe, dataset.split("train"), 2, EpochSize(16, steps), epochs=range(20)).as_numpy_iterator())
 
 
 def test_balance_is_off_by_default_and_oversampling_evens_the_classes(lopsided):
@@ -61,7 +59,7 @@ def test_limited_batches_are_the_first_of_every_epoch(lopsided):
 
     recipe, train = load_recipe("demo", TINY), lopsided.split("train")
     every, first = (
-        list(batches(recipe, train, 2, EpochSize(16, 3), first_epoch=1, epochs=3, limit=limit).as_numpy_iterator())
+        list(batches(recipe, train, 2, EpochSize(16, 3), epochs=range(1, 3), limit=limit).as_numpy_iterator())
         for limit in (None, 2)
     )
     assert len(every) == 6 and len(first) == 4
@@ -137,7 +135,7 @@ def test_extra_images_fill_their_share_of_each_batch_and_are_used_evenly(lopside
                                   "augment.erase=0"))  # fmt: skip
     size = epoch_size(recipe, own, extra)
     assert size == (16, 32)  # 4 of the split's 128 in each
-    given = batches(recipe, own, 2, size, first_epoch=0, epochs=1, extra=extra)
+    given = batches(recipe, own, 2, size, epochs=range(1), extra=extra)
     pixels, targets = zip(*given.as_numpy_iterator(), strict=True)
     white = np.array([part.min(axis=(1, 2, 3)) > 0.99 for part in pixels])
     assert white.sum(axis=1).tolist() == [12] * 32

@@ -221,7 +221,7 @@ def test_training_scales_pixels_exactly_as_preprocess_does(small):
     values = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     split = Split(images=np.stack([values] * 4), labels=np.array([0, 1, 0, 1]), ids=np.arange(4).astype(str))
     recipe = load_recipe("demo", (*TINY, *(f"augment.{name}=0" for name in ("rotate_deg", "zoom", "shift", "brightness", "contrast", "erase")), "augment.flip=false"))  # fmt: skip
-    fed = next(iter(batches(recipe, split, 2, EpochSize(4, 1), first_epoch=0, epochs=1)))[0].numpy()
+    fed = next(iter(batches(recipe, split, 2, EpochSize(4, 1), epochs=range(1))))[0].numpy()
     judged = next(iter(validation_batches(split, 2)))[0].numpy()
     for seen in (fed, judged):
         assert np.array_equal(seen, np.stack([to_float(values)] * 4))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,17 +125,38 @@ def open_rows(path: str | Path, options: DataOptions) -> Rows:
 
 def _read(rows: Rows, path: str | Path, spec: InputSpec, skip_bad: bool, progress: Progress) -> Dataset:
     index: list[tuple[str, str, str]] = []
-    images: list[np.ndarray] = []
+    stacks: dict[str, _Stack] = defaultdict(_Stack)
     bad: list[str] = []
     for row in progress.track(rows.stream, rows.total, f"Reading {rows.name}"):
         if row.image is not None:
             index.append((row.id, row.split, row.label))
-            images.append(prepare(row.image, spec))
+            stacks[row.split].add(prepare(row.image, spec))
             continue
         if not skip_bad:
             raise DataError(f"{path}, {row.problem}. Fix it, or leave such rows and images out with --skip-bad.")
         bad.append(row.problem)
-    return build_dataset(rows, path, index, np.array(images), bad)
+    dataset = build_dataset(rows, path, index, np.arange(len(index)), bad)
+    splits = {name: replace(split, images=stacks[name].images()) for name, split in dataset.splits.items()}
+    return replace(dataset, splits=splits)
+
+
+class _Stack:
+    """Stacks images of one shape as they come: a list and the array made of it would take twice the memory."""
+
+    def __init__(self) -> None:
+        self._images, self._count = np.empty(0, np.uint8), 0
+
+    def add(self, image: np.ndarray) -> None:
+        """uint8 [h, w, c]"""
+        if self._count == len(self._images):  # resize moves memory pages, and copies nothing
+            self._images.resize((self._count + max(64, self._count // 8), *image.shape), refcheck=False)
+        self._images[self._count] = image
+        self._count += 1
+
+    def images(self) -> np.ndarray:
+        """uint8 [n, h, w, c]"""
+        self._images.resize((self._count, *self._images.shape[1:]), refcheck=False)
+        return self._images
 
 
 def build_dataset(

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import write_file
 from edgefer.errors import DataError, InputError
-from edgefer.files import MAX_JSON, read_regular
+from edgefer.files import MAX_JSON, read_regular, write_file
 from edgefer.train.backend import mixed_precision, out_of_memory, tensorflow, to_float_in_graph
 from edgefer.train.journal import checkpoint_manager, load_checkpoint, save_checkpoint
 from edgefer.train.run import FitFolder

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgefer.bundle import Bundle, Form, write_bundle, write_file
+from edgefer.bundle import Bundle, Form, write_bundle
 from edgefer.card import InputSpec, ModelCard, Provenance
 from edgefer.errors import DataError, InputError
 from edgefer.faces import FINDER_LABELS, REFINER_LABELS, REFINER_SIDE, overlaps
+from edgefer.files import write_file
 from edgefer.options import as_record
 from edgefer.progress import SILENT, Progress
 from edgefer.text import printable

@@ -233,7 +233,7 @@ def test_only_input_files_become_absolute_paths(tmp_path, monkeypatch):
     words = commands._run_arguments([*arguments, "--detector-file=yunet.onnx"])
     assert words[0] == str(tmp_path / "bundle") and words[words.index("--camera") + 1] == "0"
     assert words[words.index("--csv") + 1] == "out.csv" and words[words.index("--faces") + 1] == "cat"
-    assert words[words.index("--detector-file") + 1] == str(tmp_path / "yunet.onnx")
+    assert words[words.index("--yunet") + 1] == str(tmp_path / "yunet.onnx")
     assert words[words.index("--smooth") + 1] == "calm" and "--no-check" in words and "--check" not in words
     assert sorted(words) == sorted(commands._run_arguments(["run", *words])), "a second pass changes nothing"
 
@@ -295,9 +295,9 @@ def test_wrong_run_arguments_are_refused(monkeypatch):
         ("--camera 0 --bundle nowhere", "no bundle at nowhere"),
         ("--camera 0 --device coral", "holds no int8_edgetpu"),
         ("--camera 0 --finder nowhere", "--finder nowhere does not exist"),
-        ("--camera 0 --detector-file none.onnx", "no file none.onnx"),
+        ("--camera 0 --yunet none.onnx", "no file none.onnx"),
         ("--camera 0 --faces cat --refiner face-refiner", "are for human faces"),
-        ("--camera 0 --faces frame --detector-file none.onnx", "is for human faces"),
+        ("--camera 0 --faces frame --yunet none.onnx", "is for human faces"),
         ("--camera 0 --faces cat --detector own", "finds human faces"),
         ("--source gst:videotestsrc", "without GStreamer"),
         ("--camera csi", "needs Picamera2, which cannot be imported"),

@@ -182,7 +182,7 @@ def test_download_that_is_not_yunet_is_discarded(server, tmp_path, content):
     folder, url = server
     (folder / "a.onnx").write_bytes(content)
     target = tmp_path / "cache" / "yunet.onnx"
-    with pytest.raises(EdgeferError, match=r"is not YuNet .*--detector-file"):
+    with pytest.raises(EdgeferError, match=r"is not YuNet .*--yunet"):
         fetch_yunet(target, url=f"{url}/a.onnx")
     assert not target.exists()
 
@@ -191,7 +191,7 @@ def test_offline_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(
         EdgeferError,
-        match=r"could not be downloaded \(.+\): download https://.+ --detector-file, or use --detector haar",
+        match=r"could not be downloaded \(.+\): download https://.+ --yunet, or use --detector haar",
     ):
         fetch_yunet(tmp_path / "yunet.onnx", url="http://127.0.0.1:9/")
 
@@ -298,11 +298,11 @@ def test_card_selects_the_detector_for_its_faces(tmp_path):
 def test_run_refuses_invalid_detector_options(edgefer, tmp_path):
     for arguments, message in (
         (["--detector", "hog"], "is not one of"),
-        (["--detector", "haar", "--detector-file", tmp_path / "x.onnx"], "--detector-file is for --detector yunet"),
-        (["--detector-file", tmp_path / "x.onnx"], "There is no file"),
-        (["--detector", "yunet", "--detector-file", tmp_path / "x.onnx"], "There is no file"),
-        (["--faces", "cat", "--detector-file", tmp_path / "x.onnx"], "--detector-file is for human faces"),
-        (["--faces", "frame", "--detector-file", tmp_path / "x.onnx"], "leave --detector-file out"),
+        (["--detector", "haar", "--yunet", tmp_path / "x.onnx"], "--yunet is for --detector yunet"),
+        (["--yunet", tmp_path / "x.onnx"], "There is no file"),
+        (["--detector", "yunet", "--yunet", tmp_path / "x.onnx"], "There is no file"),
+        (["--faces", "cat", "--yunet", tmp_path / "x.onnx"], "--yunet is for human faces"),
+        (["--faces", "frame", "--yunet", tmp_path / "x.onnx"], "leave --yunet out"),
         (["--smooth", "very"], "is not one of"),
     ):
         done = edgefer("run", "fer-small", "--source", "builtin", "--headless", *arguments, expect=2)

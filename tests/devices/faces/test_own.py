@@ -18,7 +18,7 @@ from edgefer.devices.bench import run_bench, to_markdown
 from edgefer.devices.faces import choice
 from edgefer.devices.faces import own as own_module
 from edgefer.devices.faces.canvas import shrunk
-from edgefer.devices.faces.detectors import HaarDetector
+from edgefer.devices.faces.detectors import Detector, HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner, Square, cut, square_around
 from edgefer.devices.outputs.csvfile import Csv
 from edgefer.devices.outputs.lines import JsonLines
@@ -196,7 +196,7 @@ def test_refiner_crop_equals_a_shrunk_strided_gray_crop(channels):
         assert np.array_equal(cut(frame, square)[..., 0], shrunk(seen, (48, 48)))
 
 
-class Claims:
+class Claims(Detector):
     """A detector that returns fixed faces."""
 
     name = "claims"
@@ -204,7 +204,7 @@ class Claims:
     def __init__(self, *faces):
         self.faces = list(faces)
 
-    def find(self, image_bgr):
+    def find(self, image_bgr, near=None):
         return self.faces
 
 

@@ -17,7 +17,7 @@ from edgefer.commands.page_rules import device_of
 from edgefer.convert.faces import convert_faces
 from edgefer.devices.faces import choice
 from edgefer.devices.faces.choice import automatic, own, yunet
-from edgefer.devices.faces.detectors import described
+from edgefer.devices.faces.detectors import Detector
 from edgefer.devices.faces.own import CandidateMiner, Finder, OwnDetector
 from edgefer.devices.faces.pair import PairOptions
 from edgefer.devices.reader import Reader, detector_maker
@@ -100,7 +100,7 @@ def test_run_uses_the_pair_and_names_it_in_every_line(edgefer, pair, blind, phot
 
 
 def test_auto_uses_a_given_finder_and_yunet_a_given_refiner(pair, blind, monkeypatch, tmp_path):
-    class Lite:
+    class Lite(Detector):
         """A stand-in for YuNet that knows where the astronaut's face is."""
 
         name, networks = "yunet", ("yunet.onnx 0123456789ab",)
@@ -108,7 +108,7 @@ def test_auto_uses_a_given_finder_and_yunet_a_given_refiner(pair, blind, monkeyp
         def __init__(self, *given, **options):
             pass
 
-        def find(self, image_bgr):
+        def find(self, image_bgr, near=None):
             return [Detection(box_xyxy=(179, 60, 270, 178), score=0.95)]
 
     monkeypatch.setattr(choice, "YuNetLite", Lite)
@@ -128,7 +128,7 @@ def test_copies_of_the_shipped_pair_find_the_same_faces(pair):
     image = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
     mine, shipped = OwnDetector.of(pair, min_face=30), OwnDetector.shipped(min_face=30)
     assert mine.find(image) == shipped.find(image) != []
-    assert described(mine) == description_of(pair) != described(shipped)
+    assert mine.described == description_of(pair) != shipped.described
 
 
 def test_bench_web_page_and_python_api_name_the_pair(edgefer, pair):
@@ -184,7 +184,7 @@ def test_incompatible_options_are_refused(pair, photo, tmp_path):
         ({"finder": pair.finder, "detector": "yunet"}, "--finder is for --detector own"),
         ({"finder": pair.finder, "detector": "haar"}, "--finder is for --detector own"),
         ({"refiner": pair.refiner, "detector": "haar"}, "haar's faces are not refined"),
-        ({"finder": pair.finder, "detector_file": "x.onnx"}, "give one of the two"),
+        ({"finder": pair.finder, "yunet": "x.onnx"}, "give one of the two"),
         ({"finder": pair.finder, "faces": "cat"}, "are for human faces"),
         ({"finder": pair.refiner}, "a network of task 'refine-faces': name one of 'find-faces'"),
         ({"refiner": "fer-small"}, "a network of task 'read': name one of 'refine-faces'"),

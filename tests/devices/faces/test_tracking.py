@@ -14,7 +14,7 @@ from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.card import NOT_FITTED
 from edgefer.devices import loop
-from edgefer.devices.faces.detectors import HaarDetector, RegionDetector, can_look_near
+from edgefer.devices.faces.detectors import Detector, HaarDetector, RegionDetector, WrappingDetector
 from edgefer.devices.faces.own import OwnDetector
 from edgefer.devices.faces.smoothing import PRESETS
 from edgefer.devices.faces.tracking import FORGET_S, Pace, Tracker, overlap
@@ -32,7 +32,7 @@ BLANK = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
 ONE, OTHER = (40, 60, 120, 140), (200, 60, 280, 140)
 
 
-class Script:
+class Script(Detector):
     """A detector that returns scripted boxes, frame by frame."""
 
     name = "haar"
@@ -40,7 +40,7 @@ class Script:
     def __init__(self, *frames):
         self.frames, self.calls = list(frames), 0
 
-    def find(self, image_bgr):
+    def find(self, image_bgr, near=None):
         self.calls += 1
         return [Detection(box_xyxy=box) for box in self.frames.pop(0)]
 
@@ -68,7 +68,7 @@ def test_low_score_face_is_shown_only_in_the_first_frame_until_it_scored_high_on
     class Scored(Script):
         min_new_score = 0.7
 
-        def find(self, image_bgr):
+        def find(self, image_bgr, near=None):
             self.calls += 1
             return [Detection(box_xyxy=box, score=score) for box, score in self.frames.pop(0)]
 
@@ -225,7 +225,7 @@ def test_overlap():
 
 def test_the_loop_detects_less_often_to_reach_the_rate():
     class Slow(Script):
-        def find(self, image_bgr):
+        def find(self, image_bgr, near=None):
             self.calls += 1
             time.sleep(0.06)
             return [Detection(box_xyxy=ONE)]
@@ -287,17 +287,16 @@ def test_an_unsure_face_is_drawn_in_gray_with_its_reason():
 # Around known faces only
 
 
-class Counted:
+class Counted(WrappingDetector):
     """Counts a detector's searches of whole frames and of windows."""
 
-    looks_near = True
-
     def __init__(self, detector):
-        self.detector, self.name, self.whole, self.near = detector, detector.name, 0, 0
+        super().__init__(detector)
+        self.whole = self.near = 0
 
     def find(self, image_bgr, near=None):
         self.whole, self.near = self.whole + (near is None), self.near + (near is not None)
-        return self.detector.find(image_bgr, near)
+        return self.inner.find(image_bgr, near)
 
 
 @pytest.mark.parametrize("steady", [True, False])
@@ -305,7 +304,7 @@ def test_searching_around_known_faces_finds_the_same_as_searching_every_frame(st
     frames = [frame for frame, _ in drawn.scene(seconds=2, size=(640, 480))]
     frames = frames if steady else list(drawn.shaken(frames))
     own = Counted(OwnDetector.shipped())
-    every, followed = Tracker(own.detector), Tracker(own, follow=15)
+    every, followed = Tracker(own.inner), Tracker(own, follow=15)
     shared = []
     for frame in frames:
         faces = {face.id: face.box_xyxy for face in followed.follow(frame)}
@@ -348,7 +347,7 @@ def test_files_are_searched_in_every_frame_unless_follow_is_set():
     reader = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions(detector="own", follow=10))
     plain = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions(detector="own"))
     assert reader.session().follow == 10 and plain.session().follow == 1
-    assert can_look_near(reader.detector), "through the watchdog too"
+    assert reader.detector.looks_near, "through the watchdog too"
     assert Pace(None, 10).apart == 10 and Pace().apart == 1
     with pytest.raises(InputError, match="follow"):
         ReaderOptions(follow=0)
