@@ -70,7 +70,7 @@ class Comparison:
     retrained: whether weights were removed or trained between the two, not only rounded. drop: the reference's accuracy
     minus the candidate's, in points; lost and gained: images that only the reference, or only the candidate, got right;
     p: McNemar's, exact. mean_dp: mean absolute difference in probability. mean_quanta, worst_quanta: difference in a
-    logit, in steps of the candidate's output; None if that is float or probabilities. Intervals are 95%.
+    logit, in steps of the candidate's output; None if that is float or either gives probabilities. Intervals are 95%.
     """
 
     reference: Figures
@@ -110,7 +110,7 @@ class Comparison:
 class Answers:
     """A network's answers: float32 logits [n, classes] for images `rows` [n], ascending, of the split (None: all), the
     median milliseconds per image, the step of its logits (None for float and for probabilities), and the temperature of its
-    scores."""
+    scores. normalized: they are logarithms of probabilities, whose distance from another form's logits is no error."""
 
     name: str
     form: Form
@@ -118,6 +118,7 @@ class Answers:
     rows: np.ndarray | None = None
     ms: float | None = None
     quantum: float | None = None
+    normalized: bool = False
     temperature: float = 1.0
 
 
@@ -138,6 +139,7 @@ def compare(
     flips = np.flatnonzero(ref_choice != cand_choice)
     agreement = 1 - len(flips) / len(rows)
     off = np.abs(ref - cand)
+    quantum = None if reference.normalized else candidate.quantum
     return Comparison(
         reference=_figures(reference, labels, ref_choice, len(names)),
         candidate=_figures(candidate, labels, cand_choice, len(names)),
@@ -150,8 +152,8 @@ def compare(
         agreement=agreement,
         agreement_interval=wilson_interval(agreement, len(rows)),
         mean_dp=float(np.abs(ref_scores - cand_scores).mean()),
-        mean_quanta=float(off.mean() / candidate.quantum) if candidate.quantum else None,
-        worst_quanta=float(off.max() / candidate.quantum) if candidate.quantum else None,
+        mean_quanta=float(off.mean() / quantum) if quantum else None,
+        worst_quanta=float(off.max() / quantum) if quantum else None,
         flips=tuple(
             Flip(
                 row=int(rows[i]),

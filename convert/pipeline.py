@@ -23,6 +23,8 @@ from edgefer.lineage import is_retrained, origin_form
 from edgefer.options import MAX_DROP, MIN_AGREEMENT
 from edgefer.progress import Progress
 from edgefer.provenance import Lineage
+from edgefer.tflite.flatbuffer import read_model
+from edgefer.tflite.rewrite import int8_output
 from edgefer.train.data.dataset import Dataset, without_copies
 from edgefer.train.folds import divide_folds, fold_network
 from edgefer.train.limits import Holdout, with_limits
@@ -158,7 +160,11 @@ def _works(bundle: Bundle, dataset: Dataset) -> list[Work]:
     form = origin_form(card)
     if form is Form.FLOAT32:
         imported: dict[Form, bytes] = {form: bundle.read(form)}
-        return [Work(card=card, origin=None, trained=None, tuned=None, dataset=dataset, held=held, files=imported)]
+        output = int8_output(read_model(imported[form], str(bundle.file(form))), card.output)
+        card = card.model_copy(update={"output": output})
+        own = Work(card=card, origin=None, trained=None, tuned=None, dataset=dataset, held=held, files=imported)
+        note = f"int8 gives logits, without the softmax at the end of float32, which gives {output.float32}"
+        return [own.noted(note) if output.float32 else own]
     trained = load_keras(bundle, Form.KERAS)
     origin = trained if form in (None, Form.KERAS) else load_keras(bundle, form)
     files = {Form.KERAS: bundle.read(Form.KERAS)}

@@ -12,7 +12,7 @@ from edgefer.checks import Check, Status
 from edgefer.convert.comparison import Answers, Comparison, compare, pairs
 from edgefer.convert.mediapipe import MediaPipeNetwork
 from edgefer.errors import BundleError
-from edgefer.interpreter import LOGITS, Network, RuntimeOptions
+from edgefer.interpreter import Network, RuntimeOptions
 from edgefer.lineage import SUBJECT, check_origin, origin_form
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import WITHOUT_REFERENCE
@@ -141,11 +141,6 @@ class FormOnRuntime:
             ", reference kernels" if self.kernels == "reference" else ""
         )
 
-    @property
-    def gives_logits(self) -> bool:
-        """If not, its logits are logarithms of probabilities, whose differences are no steps of its output."""
-        return self.form is not Form.MEDIAPIPE and self.bundle.card.output == LOGITS
-
     def open(self) -> Network:
         options = RuntimeOptions(runtime=self.runtime, kernels=self.kernels)
         kind = MediaPipeNetwork if self.form is Form.MEDIAPIPE else Network
@@ -155,6 +150,7 @@ class FormOnRuntime:
 def _answers(tested: FormOnRuntime, images: Split, rows: np.ndarray | None, progress: Progress) -> Answers:
     """Its answers to images `rows` (None: all)."""
     network = tested.open()
+    gives_logits = network.output == "logits" and tested.form is not Form.MEDIAPIPE
     pixels = images.images if rows is None else images.images[rows]
     starts, parts, ms = range(0, len(pixels), CHUNK), [], []
     for at in progress.track(starts, len(starts), tested.name):
@@ -168,6 +164,7 @@ def _answers(tested: FormOnRuntime, images: Split, rows: np.ndarray | None, prog
         logits=np.concatenate(parts),
         rows=rows,
         ms=float(np.median(ms)) if tested.kernels == "optimized" else None,
-        quantum=network.scale if network.quantized and tested.gives_logits else None,
+        quantum=network.scale if network.quantized and gives_logits else None,
+        normalized=not gives_logits,
         temperature=1.0 if tested.form is Form.MEDIAPIPE else tested.bundle.card.temperature,
     )

@@ -6,7 +6,9 @@ does with an untrusted file.
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +17,9 @@ from edgefer.convert.child import Failed, made_apart, serve
 from edgefer.convert.quantize import with_extremes
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import float_table, look_up
-from edgefer.tflite.flatbuffer import float_operators, read_model
-from edgefer.tflite.metadata import without_metadata
+from edgefer.tflite.flatbuffer import Model, Operator, Tensor, float_operators, read_model
+from edgefer.tflite.metadata import packed
+from edgefer.tflite.rewrite import MADE_HERE, rewritten
 
 SOURCE, IMAGES, TABLE, DEBUG = "float.tflite", "images.npy", "table.npy", "debug"
 TIMEOUT_S = 3600
@@ -24,15 +27,14 @@ TIMEOUT_S = 3600
 
 def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, debug: bool = False) -> bytes:
     """The float .tflite with int8 input, output and arithmetic: per channel for convolutions, per tensor for dense layers,
-    as edgefer.convert.quantize.to_int8 makes it.
+    as edgefer.convert.quantize.to_int8 makes it. A softmax at its end is left out (edgefer.tflite.rewrite).
 
     calibration: uint8 [n, h, w, c], images as the network will see them. debug: instead the network for TFLite's
     QuantizationDebugger. RuntimeFault if TensorFlow cannot quantize it, or leaves part of it in float.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # TensorFlow would quantize no constant of a file whose metadata is litert-torch's "keep_stablehlo_constant".
-        (folder / SOURCE).write_bytes(without_metadata(content))
+        (folder / SOURCE).write_bytes(for_int8(content))
         np.save(folder / IMAGES, with_extremes(calibration))
         np.save(folder / TABLE, float_table(spec))
         if debug:
@@ -50,6 +52,72 @@ def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, 
             "in the network, or run it in float32."
         )
     return made
+
+
+def for_int8(content: bytes) -> bytes:
+    """The float32 .tflite with these changes, and without metadata: TensorFlow would quantize no constant of a file whose
+    metadata is litert-torch's "keep_stablehlo_constant"."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    parsed = read_model(content, "float32.tflite")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    model.metadata = []
+    for tensor in model.subgraphs[0].tensors:
+        tensor.shapeSignature = None  # -1 where the batch size is open
+    _apply(model, parsed.main.operators, rewritten(parsed))
+    return packed(model, len(content))
+
+
+def _apply(model: Any, before: Sequence[Operator], changed: Model) -> None:
+    """Make a schema.ModelT what `changed` says; before: the operators that it has."""
+    graph = model.subgraphs[0]
+    for new in changed.main.operators:
+        old, numbers = before[new.index], list(graph.operators[new.index].inputs)
+        if new.name != old.name:
+            _rename(model, graph.operators[new.index], new)
+            numbers = numbers[: len(new.inputs)]
+        for place, tensor in enumerate(new.inputs):
+            if place >= len(old.inputs) or tensor is not old.inputs[place]:
+                numbers[place : place + 1] = [_number(model, tensor)]
+        graph.operators[new.index].inputs = numbers
+    graph.operators = [graph.operators[one.index] for one in changed.main.operators]
+    last = {one.tensorIndex: one for signature in model.signatureDefs or () for one in signature.outputs or ()}
+    for number, tensor in zip(graph.outputs, changed.main.outputs, strict=True):
+        if number in last:
+            last[number].tensorIndex = tensor.index
+    graph.outputs = [tensor.index for tensor in changed.main.outputs]
+    # TensorFlow's calibrator knows only operators that occur, and refuses a file that lists others.
+    operators = [operator for one in model.subgraphs for operator in one.operators]
+    listed = sorted({operator.opcodeIndex for operator in operators})
+    model.operatorCodes = [model.operatorCodes[number] for number in listed]
+    for operator in operators:
+        operator.opcodeIndex = listed.index(operator.opcodeIndex)
+
+
+def _rename(model: Any, operator: Any, new: Operator) -> None:
+    """Make the schema.OperatorT one of another kind, without options."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, new.name)
+    code.version, operator.opcodeIndex = new.version, len(model.operatorCodes)
+    operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
+    model.operatorCodes.append(code)
+
+
+def _number(model: Any, tensor: Tensor) -> int:
+    """The number of a tensor in the file; a constant that was made here is added to it."""
+    if tensor.index != MADE_HERE:
+        return tensor.index
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensors, constant, buffer = model.subgraphs[0].tensors, schema.TensorT(), schema.BufferT()
+    buffer.data = np.frombuffer(tensor.data, np.uint8)
+    constant.name, constant.shape, constant.buffer = tensor.name, list(tensor.shape), len(model.buffers)
+    constant.type = getattr(schema.TensorType, tensor.dtype)
+    model.buffers.append(buffer)
+    tensors.append(constant)
+    return len(tensors) - 1
 
 
 def _quantize(source: str) -> bytes:

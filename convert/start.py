@@ -109,20 +109,22 @@ def is_convertible(source: Bundle) -> bool:
     """Whether a bundle holds its Keras network, or the float32 .tflite as which it was imported."""
     if source.has(Form.KERAS):
         return True
-    return origin_form(source.card) is Form.FLOAT32 and _arithmetic(source) == "float32"
+    return origin_form(source.card) is Form.FLOAT32 and _arithmetic(source, Form.FLOAT32) == "float32"
 
 
-def _arithmetic(imported: Bundle) -> str:
-    return quantization(read_model(imported.read(Form.FLOAT32), str(imported.file(Form.FLOAT32))))
+def _arithmetic(imported: Bundle, form: Form) -> str:
+    return quantization(read_model(imported.read(form), str(imported.file(form))))
 
 
 def _check_source(source: Bundle, plan: Plan) -> None:
     """BundleError unless it holds its Keras network, or the float32 .tflite as which it was imported; InputError for what
     cannot be made of that."""
-    if source.has(Form.KERAS) or origin_form(source.card) is not Form.FLOAT32:
+    card = source.card
+    imported = Form.INT8 if card.input.stated and card.lineage is None and source.has(Form.INT8) else origin_form(card)
+    if source.has(Form.KERAS) or imported not in (Form.FLOAT32, Form.INT8):
         source.file(Form.KERAS)
         return
-    if (computes := _arithmetic(source)) != "float32":
+    if (computes := _arithmetic(source, imported)) != "float32":
         raise InputError(
             f"{source.path} holds a network that was quantized before it was imported ({computes}): import the float32 .tflite that it "
             "was made from."

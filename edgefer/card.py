@@ -87,9 +87,24 @@ class InputSpec(Part):
 
 
 class OutputSpec(Part):
-    """A network's output: logits, or probabilities from its own softmax."""
+    """A network's output: logits, or probabilities from its own softmax.
+
+    float32: of the float32 form, if it ends in a softmax that int8 was made without: probabilities or their logarithms.
+    """
 
     values: Literal["logits", "probabilities"] = "logits"
+    float32: Literal["probabilities", "log-probabilities"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_stated(self, handler: SerializerFunctionWrapHandler) -> dict:
+        return {name: value for name, value in handler(self).items() if value is not None}
+
+    def __str__(self) -> str:
+        return f"{self.values}, of float32 {self.float32}" if self.float32 else self.values
+
+    def of(self, *, quantized: bool) -> str:
+        """The values of a form, by whether its output is quantized: "logits", "probabilities" or "log-probabilities"."""
+        return self.values if quantized or self.float32 is None else self.float32
 
 
 class CropSpec(Part):

@@ -131,7 +131,8 @@ class Network:
     """One .tflite network on one runtime: uint8 pixels in, logits out.
 
     content: the .tflite file. spec, classes: the required input and output; BundleError if they differ.
-    output: whether it returns logits or probabilities, whose logarithms `logits` then gives.
+    output: whether it returns logits or probabilities, whose logarithms `logits` then gives; its own `output` is one of
+    "logits", "probabilities" and "log-probabilities".
     maps: whether it returns several maps, which are concatenated, the largest first. options: its runtime.
     name: for error messages.
     """
@@ -158,8 +159,9 @@ class Network:
         if maps:
             outputs = sorted(outputs, key=lambda one: -math.prod(one["shape"]))
             _check_maps(outputs, classes, name)
-        self.spec, self.output, self.classes = spec, output, classes
+        self.spec, self.classes = spec, classes
         self.dtype, self.answer_dtype = inputs[0]["dtype"], outputs[0]["dtype"]
+        self.output = output.of(quantized=self.quantized)
         self._in, self._outs = inputs[0]["index"], [one["index"] for one in outputs]
         self._shape = tuple(inputs[0]["shape"])
         self.scale, self.zero = outputs[0]["quantization"]
@@ -237,7 +239,7 @@ class Network:
         """The network's own output as float32 logits, using the scale and zero point in the .tflite; for probabilities,
         their logarithms, whose softmax gives them back."""
         values = ((raw.astype(np.float32) - self.zero) * self.scale).astype(np.float32) if self.quantized else raw
-        if self.output.values == "logits":
+        if self.output != "probabilities":
             return values
         return np.log(np.maximum(values, self.scale / 2 if self.quantized else MIN_PROBABILITY)).astype(np.float32)
 

@@ -97,7 +97,7 @@ def make_vectors(card: ModelCard, networks: dict[str, bytes], *, runtime: str = 
         "labels": np.array(card.labels),
         "temperature": np.array(card.temperature),
         "faces": np.array(card.faces),
-        "output": np.array(card.output.values),
+        "output": np.array(str(card.output)),
         "limits": np.array(_limits(card)),
     }
     if reads:
@@ -172,7 +172,7 @@ def _checked(arrays: dict[str, np.ndarray], bundle: Bundle) -> dict[str, Any]:
             raise ValueError(f"there is no {name}")
     for name, what, here in (
         ("faces", "faces are", card.faces),
-        ("output", "output is", card.output.values),
+        ("output", "output is", str(card.output)),
         ("limits", "limits are", _limits(card)),
     ):
         if name in arrays and arrays[name].tolist() != here:

@@ -35,6 +35,7 @@ OPTIONS = {
     "MUL": "MulOptions",
     "DIV": "DivOptions",
     "MEAN": "ReducerOptions",
+    "SOFTMAX": "SoftmaxOptions",
     "RESHAPE": "ReshapeOptions",
     "STRIDED_SLICE": "StridedSliceOptions",
     "TRANSPOSE_CONV": "TransposeConvOptions",
@@ -92,6 +93,7 @@ class Operator:
     depth_multiplier: int = 0  # of a DEPTHWISE_CONV_2D
     shuffled_weights: bool = False
     keeps_shape: bool = False  # keep_num_dims of a FULLY_CONNECTED, keep_dims of a MEAN
+    beta: float = 0.0  # of a SOFTMAX: what it multiplies its input by
     new_shape: tuple[int, ...] | None = None  # of a RESHAPE that has it in its options
     slice_masks: tuple[int, int] = (0, 0)  # of a STRIDED_SLICE: ellipsis, new axis
 
@@ -323,6 +325,8 @@ class _Reader:
         options.Init(table.Bytes, table.Pos)
         if name == "MEAN":
             return {"keeps_shape": options.KeepDims()}
+        if name == "SOFTMAX":
+            return {"beta": options.Beta()}
         if name == "RESHAPE":
             return {"new_shape": self.each(options.NewShapeLength(), options.NewShape)}
         if name == "STRIDED_SLICE":

@@ -15,7 +15,12 @@ HINTS = {  # for operators that common Keras layers become
     "MUL": "put BatchNormalization between a layer and its activation, use ReLU in place of swish, and no squeeze-and-excitation",
     "LOGISTIC": "use ReLU in place of swish, or end with logits",
     "HARD_SWISH": "use ReLU in place of it",
-    "SOFTMAX": "end with logits, without a softmax",
+    **dict.fromkeys(
+        ("SOFTMAX", "LOG_SOFTMAX"),
+        "import the float32 network and convert that, which leaves a softmax at its end out",
+    ),
+    "TRANSPOSE": "build it with channels last",
+    "PADV2": "put a ReLU in front of a max pooling that pads",
     "QUANTIZE": "convert with int8 input and output",
     "DEQUANTIZE": "convert with int8 input and output",
     **dict.fromkeys(COMPILED_FOR, "use the file it was compiled from"),

@@ -66,22 +66,13 @@ def with_metadata(content: bytes, card: ModelCard) -> bytes:
         model.buffers.append(schema.BufferT())
     model.buffers[entries[ENTRY].buffer].data = np.frombuffer(bytes(builder.Output()), np.uint8)
     model.metadata = list(entries.values())
-    out = io.BytesIO(_packed(model, len(content)))
+    out = io.BytesIO(packed(model, len(content)))
     with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:  # readers expect it uncompressed
         archive.writestr(zipfile.ZipInfo(LABELS), "\n".join(card.labels) + "\n")
     return out.getvalue()
 
 
-def without_metadata(content: bytes) -> bytes:
-    """The .tflite without any metadata, nor files at its end."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
-    model.metadata = []
-    return _packed(model, len(content))
-
-
-def _packed(model, size: int) -> bytes:
+def packed(model, size: int) -> bytes:
     """A schema.ModelT as the bytes of a .tflite, about `size` of them."""
     import flatbuffers
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from edgefer.c.program import make_program
 from edgefer.tflite.findings import Finding, at, times
-from edgefer.tflite.flatbuffer import Model, Operator
+from edgefer.tflite.flatbuffer import Model, Operator, quantization
 from edgefer.tflite.int8_network import UnsupportedNetwork
 from edgefer.tflite.layers import OPERATORS, hint, model_layers
+from edgefer.tflite.rewrite import rewritten
 
 PORTABLE = {"c": "export c", "web": "export web", "micro": "microcontroller"}  # with titles
 FLASH, RAM = 2**20, 2**17  # bytes of the self-test's microcontroller, an STM32F405
@@ -14,9 +15,9 @@ CODE, STACK = 16 * 1024, 8 * 1024  # of these, for everything but the network
 
 
 def unsupported(model: Model) -> dict[str, list[Operator]]:
-    """The operators, by name, for which there is no C code."""
+    """The operators, by name, for which there is no C code; of a float32 network those that its int8 form would have."""
     groups: dict[str, list[Operator]] = {}
-    for operator in model.operators:
+    for operator in (rewritten(model) if quantization(model) == "float32" else model).operators:
         if operator.custom or operator.name not in OPERATORS:
             groups.setdefault(operator.name, []).append(operator)
     return groups

@@ -12,7 +12,9 @@ import numpy as np
 from edgefer.bundle import Bundle, Form, is_shipped, remake
 from edgefer.checks import Check, Status
 from edgefer.errors import BundleError
-from edgefer.tflite.flatbuffer import CONVERTING, Operator, Tensor, read_model
+from edgefer.lineage import origin_form
+from edgefer.tflite.flatbuffer import CONVERTING, Model, Operator, Tensor, read_model
+from edgefer.tflite.rewrite import rewritten
 
 SUBJECT = "int8's weights against float32's"
 HALF = 0.5 + 1e-3  # of a step: the rounding of a weight, with a margin for the rounding of the division,
@@ -30,7 +32,8 @@ def check_weights(bundle: Bundle) -> list[Check]:
         detail = "the bundle has no float32.tflite to compare them with"
         fix = remake(bundle) if bundle.has(Form.KERAS) and not is_shipped(bundle) else ""
         return [Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=fix)]
-    before, after = (_operators(bundle, variant) for variant in ("float32", "int8"))
+    model, after = _read(bundle, "float32"), _computing(_read(bundle, "int8"))
+    before = _computing(rewritten(model) if origin_form(bundle.card) is Form.FLOAT32 else model)
     rest: list[Check] = []
     if _names(before) != _names(after):
         before, after = _weighted(before), _weighted(after)
@@ -115,8 +118,11 @@ def _quantized_from(old: Operator, new: Operator) -> bool:
     return 2 * int(same.sum()) >= len(same)
 
 
-def _operators(bundle: Bundle, variant: str) -> list[Operator]:
-    model = read_model(bundle.read(variant), str(bundle.file(variant)))
+def _read(bundle: Bundle, variant: str) -> Model:
+    return read_model(bundle.read(variant), str(bundle.file(variant)))
+
+
+def _computing(model: Model) -> list[Operator]:
     return [operator for operator in model.operators if operator.name not in CONVERTING]
 
 

@@ -57,10 +57,15 @@ class Residual(nn.Module):
     def forward(self, x):
         return torch.relu(x + self.second(self.first(x)))
 
+class Mean(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))
+
 features = [Residual() if word[0] == "R" else block(2 if word.endswith("/2") else 1) for word in layers]
 dense = nn.Linear(*weights["kernel"].shape)
 dense.weight.data, dense.bias.data = torch.tensor(weights["kernel"].T.copy()), torch.tensor(weights["bias"])
-net = nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), dense).eval()
+pooled, end = ([Mean()], [nn.Softmax(1)]) if sys.argv[1] == "softmax" else ([nn.AdaptiveAvgPool2d(1), nn.Flatten()], [])
+net = nn.Sequential(*features, *pooled, dense, *end).eval()
 channels_last = litert_torch.to_channel_last_io(net, args=[0])
 litert_torch.convert(channels_last, (torch.zeros(1, 1, 48, 48).permute(0, 2, 3, 1),)).export("net.tflite")
 
@@ -79,23 +84,36 @@ def main() -> None:
     parser.add_argument("python", help="of an environment with litert-torch")
     parser.add_argument("--data", required=True)
     args = parser.parse_args()
+    for end in ("logits", "softmax"):
+        measure(args.python, args.data, end)
+
+
+def measure(python: str, data: str, end: str) -> None:
+    """end: "logits" after AdaptiveAvgPool2d, or "softmax" after x.mean((2, 3))."""
     source = Bundle.open(shipped_bundles()["fer-small"])
-    dataset = load_dataset(args.data, source.card.input).with_labels(source.card.labels)
+    dataset = load_dataset(data, source.card.input).with_labels(source.card.labels)
     valid, calibration = dataset.split("valid"), calibration_images(dataset.split("train"), Plan().seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_parts(source, folder)
         np.save(folder / "images.npy", to_float(with_extremes(calibration)))
-        subprocess.run([args.python, "-c", EXPORT], cwd=folder, check=True)
+        subprocess.run([python, "-c", EXPORT, end], cwd=folder, check=True)
         stated = Stated(scale=parse_scale("0..1"), labels=source.card.labels)
         imported = import_network(Request(path=folder / "net.tflite", stated=stated), folder / "imported").bundle
         converted = convert(imported, dataset, Plan(), folder / "int8", SILENT)
-        print(f"edgefer: {converted.cost.summary}; {', '.join(check.detail for check in check_in_c(converted.bundle))}")
+        print(
+            f"{end}, edgefer: {converted.cost.summary}; {', '.join(check.detail for check in check_in_c(converted.bundle))}"
+        )
         spec, classes = imported.card.input, len(source.card.labels)
         ours = Network.open(imported, Form.FLOAT32).logits(valid.images).argmax(axis=1)
-        theirs = Network((folder / "theirs.tflite").read_bytes(), spec, classes).logits(valid.images).argmax(axis=1)
+        output = imported.card.output
+        theirs = (
+            Network((folder / "theirs.tflite").read_bytes(), spec, classes, output=output)
+            .logits(valid.images)
+            .argmax(axis=1)
+        )
     drop = 100 * ((ours == valid.labels).mean() - (theirs == valid.labels).mean())
-    print(f"ai-edge-quantizer: drop {drop:+.2f} points, agreement {(ours == theirs).mean():.2%}")
+    print(f"{end}, ai-edge-quantizer: drop {drop:+.2f} points, agreement {(ours == theirs).mean():.2%}")
 
 
 def write_parts(source: Bundle, folder: Path) -> None:
