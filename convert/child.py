@@ -1,5 +1,6 @@
 """Converts a network to .tflite in a separate process, which isolates what TensorFlow does with an untrusted file."""
 
+import os
 import re
 import subprocess
 import sys
@@ -35,8 +36,11 @@ def made_apart(module: str, source: Path, work: Path, timeout_s: float) -> bytes
     """The .tflite that `python -m module SOURCE OUT` writes in the folder `work`. Failed, or TimeoutError."""
     out = work / "network.tflite"
     command = [sys.executable, "-m", module, str(source), str(out)]
+    environment = os.environ | {"TMPDIR": str(work)}  # a killed process leaves its temporary files
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, errors="replace", cwd=work)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, errors="replace", cwd=work, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
     if done.returncode or not out.is_file():

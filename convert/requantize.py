@@ -17,13 +17,14 @@ from edgefer.errors import RuntimeFault
 from edgefer.preprocess import float_table, look_up
 from edgefer.tflite.flatbuffer import float_operators, read_model
 from edgefer.tflite.metadata import without_metadata
+from edgefer.tflite.widen import widened
 
 SOURCE, IMAGES, TABLE, DEBUG = "float.tflite", "images.npy", "table.npy", "debug"
 TIMEOUT_S = 3600
 
 
 def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, debug: bool = False) -> bytes:
-    """The float .tflite with int8 input, output and arithmetic: per channel for convolutions, per tensor for dense layers,
+    """The float .tflite, float16 weights included, with int8 input, output and arithmetic: per channel for convolutions, per tensor for dense layers,
     as edgefer.convert.quantize.to_int8 makes it.
 
     calibration: uint8 [n, h, w, c], images as the network will see them. debug: instead the network for TFLite's
@@ -31,8 +32,7 @@ def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, 
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # TensorFlow would quantize no constant of a file whose metadata is litert-torch's "keep_stablehlo_constant".
-        (folder / SOURCE).write_bytes(without_metadata(content))
+        (folder / SOURCE).write_bytes(content)
         np.save(folder / IMAGES, with_extremes(calibration))
         np.save(folder / TABLE, float_table(spec))
         if debug:
@@ -62,8 +62,11 @@ def _quantize(source: str) -> bytes:
 
     folder = Path(source)
     images, table = np.load(folder / IMAGES), np.load(folder / TABLE)
-    calibrator = Calibrator(add_intermediate_tensors((folder / SOURCE).read_bytes()))
-    calibrated = calibrator.calibrate(lambda: ([look_up(one, table)[None]] for one in images))
+    # TensorFlow would quantize no constant of a file whose metadata is litert-torch's "keep_stablehlo_constant".
+    content = widened(without_metadata((folder / SOURCE).read_bytes()))
+    shape = read_model(content, SOURCE).main.inputs[0].shape  # a gray one's may be without channels
+    calibrator = Calibrator(add_intermediate_tensors(content))
+    calibrated = calibrator.calibrate(lambda: ([look_up(one, table).reshape(shape)] for one in images))
     debug = (folder / DEBUG).exists()
     return mlir_quantize(
         calibrated,

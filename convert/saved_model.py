@@ -9,7 +9,7 @@ from typing import Any
 
 from edgefer.convert.child import float_tflite, serve, tflite_of
 from edgefer.errors import InputError
-from edgefer.text import printable
+from edgefer.text import counted, printable
 
 MAX_GRAPH_BYTES = 256 << 20
 # The operators of image networks.
@@ -96,16 +96,20 @@ def _convert(folder: str) -> bytes:
     tf = tensorflow()
     loaded = tf.saved_model.load(folder)
     if "serving_default" not in loaded.signatures:
-        raise ValueError(f"it has no signature serving_default, but {', '.join(loaded.signatures) or 'none'}")
+        named = f", but {', '.join(loaded.signatures)}" if loaded.signatures else ""
+        raise ValueError(f"it has no signature serving_default{named}: save it with model.export(), which writes one")
     signature = loaded.signatures["serving_default"]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(
-            f"its serving_default takes {len(inputs)} inputs and gives {len(outputs)} outputs, not one each"
+            f"its serving_default takes {counted(len(inputs), 'input')} and gives {counted(len(outputs), 'output')}, not one each: "
+            "save a network of the one output with the labels"
         )
     ((name, spec),) = inputs.items()
     if spec.shape.rank is None or spec.shape[0] not in (None, 1) or None in spec.shape[1:]:
-        raise ValueError(f"it takes {spec.shape}, not one image of a known size, or any number of them")
+        raise ValueError(
+            f"it takes {spec.shape}, not one image of a known size, or any number of them: save it with a fixed input size"
+        )
     image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
     return float_tflite(loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values())))
 

@@ -20,6 +20,8 @@ from edgefer.train.data.trained import remembered, training_data
 from edgefer.train.faces.run import FaceConfig, calibration_images
 from edgefer.train.recipes import recipe_of
 
+QUANTIZABLE = ("float32", "float16")  # arithmetic of an imported .tflite that int8 is made of
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
@@ -106,10 +108,10 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
 
 
 def is_convertible(source: Bundle) -> bool:
-    """Whether a bundle holds its Keras network, or the float32 .tflite as which it was imported."""
+    """Whether a bundle holds its Keras network, or the float .tflite as which it was imported."""
     if source.has(Form.KERAS):
         return True
-    return origin_form(source.card) is Form.FLOAT32 and _arithmetic(source) == "float32"
+    return origin_form(source.card) is Form.FLOAT32 and _arithmetic(source) in QUANTIZABLE
 
 
 def _arithmetic(imported: Bundle) -> str:
@@ -117,12 +119,12 @@ def _arithmetic(imported: Bundle) -> str:
 
 
 def _check_source(source: Bundle, plan: Plan) -> None:
-    """BundleError unless it holds its Keras network, or the float32 .tflite as which it was imported; InputError for what
+    """BundleError unless it holds its Keras network, or the float .tflite as which it was imported; InputError for what
     cannot be made of that."""
     if source.has(Form.KERAS) or origin_form(source.card) is not Form.FLOAT32:
         source.file(Form.KERAS)
         return
-    if (computes := _arithmetic(source)) != "float32":
+    if (computes := _arithmetic(source)) not in QUANTIZABLE:
         raise InputError(
             f"{source.path} holds a network that was quantized before it was imported ({computes}): import the float32 .tflite that it "
             "was made from."
