@@ -1,5 +1,6 @@
 """Converts a network to .tflite in a separate process, which isolates what TensorFlow does with an untrusted file."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from typing import Any
 from edgefer.errors import InputError
 from edgefer.files import MAX_NETWORK, read_regular
 from edgefer.text import printable
+from edgefer.tflite.trial import limit_memory
 
 TIMEOUT_S = 600
+MAX_MEMORY = 16 << 30  # of address space, of which TensorFlow takes 3 GB on start
 
 
 def tflite_of(source: Path, module: str, library: str) -> bytes:
@@ -35,8 +38,11 @@ def made_apart(module: str, source: Path, work: Path, timeout_s: float) -> bytes
     """The .tflite that `python -m module SOURCE OUT` writes in the folder `work`. Failed, or TimeoutError."""
     out = work / "network.tflite"
     command = [sys.executable, "-m", module, str(source), str(out)]
+    environment = os.environ | {"TMPDIR": str(work)}  # a killed process leaves its temporary files
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, errors="replace", cwd=work)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, errors="replace", cwd=work, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise TimeoutError from None
     if done.returncode or not out.is_file():
@@ -48,6 +54,7 @@ def made_apart(module: str, source: Path, work: Path, timeout_s: float) -> bytes
 def serve(make: Callable[[str], bytes]) -> None:
     """The main function of that process. make: source -> the .tflite."""
     source, out = sys.argv[1:3]
+    limit_memory(MAX_MEMORY)  # a small file may declare a large constant
     try:
         Path(out).write_bytes(make(source))
     except Exception as error:  # TensorFlow's C++ code may raise any exception

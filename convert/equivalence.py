@@ -12,6 +12,7 @@ from edgefer.convert.foreign import Foreign
 from edgefer.convert.outputs import check_answers
 from edgefer.convert.quantize import to_float32
 from edgefer.convert.scaling import First, affine_of
+from edgefer.errors import InputError
 from edgefer.interpreter import INTEGER_DTYPES, Network, softmax
 from edgefer.preprocess import prepare
 from edgefer.train.evaluate import keras_logits
@@ -28,6 +29,7 @@ def adapt_keras(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[
     images = _images(card.input)
     # Must be first: the rebuilt network shares its layers, and removes the softmax from the last one.
     original = foreign.logits(images, contract.spec(*foreign.shape[:2]), contract.output)
+    _check_finite(original, foreign.path)
     check_answers(original, contract.output, foreign.path)
     model = adapted_network(foreign, contract)
     content = keras_bytes(model)
@@ -48,14 +50,22 @@ def adapt_keras(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[
 def adapt_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple[dict[str, bytes], list[Check]]:
     """Keep the .tflite unchanged; returns its file, and the proof."""
     spec = contract.spec(*foreign.shape[:2])
-    network = Network(foreign.content, spec, foreign.classes, output=contract.output)
+    network = Network(foreign.content, spec, foreign.classes, output=contract.output, name=foreign.path)
     variant = "int8" if network.answer_dtype in INTEGER_DTYPES else "float32"
     logits, again = (network.logits(_images(card.input)) for _ in range(2))
+    _check_finite(logits, foreign.path)
     subject = f"original {foreign.kind}, {foreign.computes}"
     repeated = _repeated(subject, logits, again)
     if repeated.passed:
         check_answers(logits, contract.output, foreign.path)
     return {variant: foreign.content}, [repeated, _varied(subject, softmax(logits))]
+
+
+def _check_finite(logits: np.ndarray, where: str) -> None:
+    if bad := int((~np.isfinite(logits).all(axis=1)).sum()):
+        raise InputError(
+            f"{where} answers {bad} of {len(logits)} images with infinite numbers or none (NaN): check --scale, or train it again."
+        )
 
 
 def _repeated(subject: str, first: np.ndarray, second: np.ndarray) -> Check:

@@ -1,6 +1,5 @@
 """Reads untrusted network files: what they are, what they say about themselves, and what they answer."""
 
-import re
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,18 +10,20 @@ import numpy as np
 from edgefer.bundle import COMPILED_FOR
 from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.contract import Quanta, Stated
+from edgefer.convert.label_files import packed_labels
 from edgefer.convert.outputs import End, keras_end, tflite_end
 from edgefer.convert.scaling import keras_contract
 from edgefer.errors import InputError
 from edgefer.interpreter import LOGITS, Network
-from edgefer.npz import check_end
 from edgefer.options import Color
 from edgefer.preprocess import to_float
 from edgefer.progress import SILENT, Progress
+from edgefer.runtimes import installed_runtimes
 from edgefer.text import counted, printable
 from edgefer.tflite.description import read_description
 from edgefer.tflite.flatbuffer import Model, Tensor, read_model
 from edgefer.tflite.titles import described
+from edgefer.tflite.trial import try_network
 
 if TYPE_CHECKING:
     from edgefer.train.keras_build import Built
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 30
 MAX_ORIGIN = 200  # characters of an author or a licence
 KERAS, TFLITE = (".keras", ".h5", ".hdf5"), (".tflite", ".lite")
-NUMBERED = re.compile(r"(\d{1,4})(?:\s*[:,]\s*|\s+)(\S.*)")
 NO_CLASSIFIER = "edgefer runs classifiers, of one image in and one row of answers out"
 PYTORCH = (
     "{path} is a PyTorch file, which edgefer does not load, since that may run code: convert the network in PyTorch with litert-torch "
@@ -158,6 +158,29 @@ def _shape(shape: tuple, where: str) -> tuple[int, int, int]:
     return sides[0], sides[1], sides[2]
 
 
+def _classes(shape: tuple, where: str) -> int:
+    """The number of labels of an output [1, n]; a .tflite's may have more dimensions of 1."""
+    row = bool(shape) and all(size == 1 for size in shape[:-1])
+    if row and shape[-1] == 1:
+        raise InputError(
+            f"{where} gives a single answer, and edgefer shares the score among two labels or more: of two labels, train it with two "
+            "outputs and a softmax."
+        )
+    if not row or not shape[-1] or shape[-1] < 2:
+        raise InputError(f"{where} answers with {list(shape)}, not one row of labels: it is not a classifier.")
+    return int(shape[-1])
+
+
+def check_runs(foreign: Foreign) -> None:
+    """InputError for a .tflite that the preferred runtime does not run. Tried in a separate process: a malicious file may
+    crash the runtime, hang it or exhaust the memory."""
+    for runtime in installed_runtimes()[:1] if foreign.content else ():
+        tried = try_network(foreign.content, runtime)
+        if not tried.runs:
+            reason = tried.reason.rstrip(".")
+            raise InputError(f"{foreign.path} does not run on {runtime}: {reason}. Convert or copy it again.")
+
+
 def _keras(content: bytes, where: str, common: dict) -> Foreign:
     from edgefer.train.keras_file import read_layers
 
@@ -166,7 +189,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
     _check_ends(network.inputs, network.outputs, where)
     if len(network.output_shape) != 2:
         raise InputError(f"{where} answers with {list(network.output_shape)}, not one row of labels: {NO_CLASSIFIER}.")
-    shape = _shape(network.input_shape, where)
+    shape, classes = _shape(network.input_shape, where), _classes((1, network.output_shape[-1]), where)
     passes, stated = keras_contract(built, architecture, shape[2])
     end = keras_end(built, architecture)
 
@@ -176,7 +199,7 @@ def _keras(content: bytes, where: str, common: dict) -> Foreign:
         return _as_logits(np.concatenate(answers), kind)
 
     return Foreign(
-        **common, kind="Keras", shape=shape, classes=int(network.output_shape[-1]), logits=logits, end=end,
+        **common, kind="Keras", shape=shape, classes=classes, logits=logits, end=end,
         stated=replace(stated, output=end.output), layers=(built, architecture), passes=passes,
     )  # fmt: skip
 
@@ -200,9 +223,7 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     image, answer = model.main.inputs[0], model.main.outputs[0]
     if image.shape and image.shape[0] > 1:
         raise InputError(f"{where} takes {image.shape[0]} images at once: convert it again with a batch size of 1.")
-    shape, classes = _shape(image.shape, where), int(answer.shape[-1]) if answer.shape else 0
-    if classes < 2 or any(size != 1 for size in answer.shape[:-1]):
-        raise InputError(f"{where} answers with {list(answer.shape)}, not one row of labels: it is not a classifier.")
+    shape, classes = _shape(image.shape, where), _classes(answer.shape, where)
 
     def logits(pixels: np.ndarray, spec: InputSpec, output: OutputSpec) -> np.ndarray:
         return Network(content, spec, classes, output=output, name=where).logits(pixels)
@@ -216,7 +237,7 @@ def _tflite(content: bytes, kind: str, where: str, common: dict) -> Foreign:
     stated = Stated(
         scale=("stated", quanta.filled) if quanta and usual else None,
         output=end.output,
-        labels=_packed_labels(content, classes),
+        labels=packed_labels(content, classes),
         color=Color.GRAY if shape[2] == 1 else None,
         because=because,
         quanta=None if usual else quanta,
@@ -254,46 +275,6 @@ def _quanta(image: Tensor, where: str) -> Quanta | None:
             f"{where} is damaged: its {image.dtype} input has the scale {step} and the zero point {zero}. Convert or copy it again."
         )
     return Quanta(dtype=INTEGERS[image.dtype], step=step, zero=zero)
-
-
-def _packed_labels(content: bytes, classes: int) -> tuple[str, ...] | None:
-    """The labels.txt that TFLite Metadata appends to a file, if it has `classes` labels."""
-    import io
-    import zipfile
-
-    from edgefer.files import read_member
-    from edgefer.train.data.archives import DAMAGE
-
-    try:
-        check_end(content)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            name = next(name for name in archive.namelist() if name.endswith(".txt"))
-            labels = parse_labels(read_member(archive, name, 1 << 16).decode("utf-8-sig"))
-    except (*DAMAGE, StopIteration, ValueError):
-        return None
-    return labels if len(labels) == classes else None
-
-
-def parse_labels(text: str) -> tuple[str, ...]:
-    """The labels of a file with one per line, as "happy" or numbered from 0, as "0 happy" (Teachable Machine), "0: happy" or
-    "0,happy"."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    numbered = [NUMBERED.fullmatch(line) for line in lines]
-    if all(found and int(found[1]) == at for at, found in enumerate(numbered)):
-        return tuple(found[2] for found in numbered if found)
-    return tuple(lines)
-
-
-def read_labels(file: Path) -> tuple[str, ...]:
-    """The labels of a text file, see parse_labels. InputError where it cannot be read."""
-    from edgefer.files import MAX_CARD, read_regular
-
-    try:
-        return parse_labels(
-            read_regular(file, MAX_CARD).decode("utf-8-sig")
-        )  # Windows' editors begin a file with a BOM
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not a UTF-8 text file of labels.") from None
 
 
 def saved_model_as_tflite(folder: Path, progress: Progress) -> bytes:

@@ -28,8 +28,9 @@ from edgefer.convert.contract import (
     measure,
 )
 from edgefer.convert.equivalence import adapt_keras, adapt_tflite
-from edgefer.convert.foreign import Foreign, read_foreign, read_labels
+from edgefer.convert.foreign import Foreign, check_runs, read_foreign
 from edgefer.convert.import_options import Request
+from edgefer.convert.label_files import read_labels
 from edgefer.convert.label_order import is_unusual
 from edgefer.convert.outputs import check_end
 from edgefer.errors import EdgeferError, InputError
@@ -81,6 +82,7 @@ def import_network(request: Request, out: Path) -> Imported:
 def _import(request: Request, out: Path) -> Imported:
     progress = request.progress
     foreign = read_foreign(request.path, trust=request.trust, progress=progress)
+    check_runs(foreign)
     where = str(request.path)
     known = _with_labels(request.stated.over(foreign.stated, where), request.path)
     known = _with_output(known, foreign, where)
@@ -162,8 +164,9 @@ def _settle(
     labels = dataset.labels if dataset else ()
     open_ones = candidates(known, foreign.shape[2], foreign.classes, labels)
     if not open_ones:
+        others = f", and the images have {len(labels)} labels" if labels else ""
         raise InputError(
-            f"{where} gives {foreign.classes} answers: name them in their order with --labels angry,happy,... or a labels.txt."
+            f"{where} gives {foreign.classes} answers{others}: name them in their order with --labels angry,happy,... or a labels.txt."
         )
     if known.quanta:
         open_ones = [one for one in open_ones if known.quanta.holds(one.spec(*foreign.shape[:2]))]

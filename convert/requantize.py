@@ -20,21 +20,23 @@ from edgefer.preprocess import float_table, look_up
 from edgefer.tflite.flatbuffer import Model, Operator, Tensor, float_operators, read_model
 from edgefer.tflite.metadata import packed
 from edgefer.tflite.rewrite import MADE_HERE, rewritten
+from edgefer.tflite.widen import widened
 
 SOURCE, IMAGES, TABLE, DEBUG = "float.tflite", "images.npy", "table.npy", "debug"
 TIMEOUT_S = 3600
 
 
 def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, debug: bool = False) -> bytes:
-    """The float .tflite with int8 input, output and arithmetic: per channel for convolutions, per tensor for dense layers,
-    as edgefer.convert.quantize.to_int8 makes it. A softmax at its end is left out (edgefer.tflite.rewrite).
+    """The float .tflite, float16 weights included, with int8 input, output and arithmetic: per channel for convolutions, per
+    tensor for dense layers, as edgefer.convert.quantize.to_int8 makes it. A softmax at its end is left out
+    (edgefer.tflite.rewrite).
 
     calibration: uint8 [n, h, w, c], images as the network will see them. debug: instead the network for TFLite's
     QuantizationDebugger. RuntimeFault if TensorFlow cannot quantize it, or leaves part of it in float.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / SOURCE).write_bytes(for_int8(content))
+        (folder / SOURCE).write_bytes(content)
         np.save(folder / IMAGES, with_extremes(calibration))
         np.save(folder / TABLE, float_table(spec))
         if debug:
@@ -55,10 +57,11 @@ def tflite_to_int8(content: bytes, spec: InputSpec, calibration: np.ndarray, *, 
 
 
 def for_int8(content: bytes) -> bytes:
-    """The float32 .tflite with these changes, and without metadata: TensorFlow would quantize no constant of a file whose
-    metadata is litert-torch's "keep_stablehlo_constant"."""
+    """The float .tflite in float32, with the changes of edgefer.tflite.rewrite, and without metadata: TensorFlow would
+    quantize no constant of a file whose metadata is litert-torch's "keep_stablehlo_constant"."""
     from ai_edge_litert import schema_py_generated as schema
 
+    content = widened(content)
     parsed = read_model(content, "float32.tflite")
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     model.metadata = []
@@ -130,8 +133,10 @@ def _quantize(source: str) -> bytes:
 
     folder = Path(source)
     images, table = np.load(folder / IMAGES), np.load(folder / TABLE)
-    calibrator = Calibrator(add_intermediate_tensors((folder / SOURCE).read_bytes()))
-    calibrated = calibrator.calibrate(lambda: ([look_up(one, table)[None]] for one in images))
+    content = for_int8((folder / SOURCE).read_bytes())
+    shape = read_model(content, SOURCE).main.inputs[0].shape  # a gray one's may be without channels
+    calibrator = Calibrator(add_intermediate_tensors(content))
+    calibrated = calibrator.calibrate(lambda: ([look_up(one, table).reshape(shape)] for one in images))
     debug = (folder / DEBUG).exists()
     return mlir_quantize(
         calibrated,

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgefer.convert.child import float_tflite, serve, tflite_of
 from edgefer.errors import InputError
-from edgefer.text import printable
+from edgefer.text import counted, printable
 
 MAX_GRAPH_BYTES = 256 << 20
 # The operators of image networks.
@@ -34,7 +34,7 @@ SAVERS = {"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "Rest
 
 def check_saved_model(folder: Path) -> None:
     """InputError unless the folder is a SavedModel whose graphs hold only arithmetic."""
-    from edgefer.files import read_regular
+    from edgefer.files import MAX_NETWORK, read_regular, regular_size
     from edgefer.train.backend import tensorflow
 
     file = folder / "saved_model.pb"
@@ -42,6 +42,9 @@ def check_saved_model(folder: Path) -> None:
         raise InputError(
             f"{folder} is not a SavedModel: it has no saved_model.pb. Name a folder that model.export() wrote, or a file."
         )
+    for part in (*folder.glob("*"), *folder.glob("variables/*")):  # TensorFlow would wait for a FIFO
+        if not part.is_dir():
+            regular_size(part, MAX_NETWORK)
     content = read_regular(file, MAX_GRAPH_BYTES, error=InputError)
     tensorflow()
     from google.protobuf.message import DecodeError
@@ -96,16 +99,20 @@ def _convert(folder: str) -> bytes:
     tf = tensorflow()
     loaded = tf.saved_model.load(folder)
     if "serving_default" not in loaded.signatures:
-        raise ValueError(f"it has no signature serving_default, but {', '.join(loaded.signatures) or 'none'}")
+        named = f", but {', '.join(loaded.signatures)}" if loaded.signatures else ""
+        raise ValueError(f"it has no signature serving_default{named}: save it with model.export(), which writes one")
     signature = loaded.signatures["serving_default"]
     inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(
-            f"its serving_default takes {len(inputs)} inputs and gives {len(outputs)} outputs, not one each"
+            f"its serving_default takes {counted(len(inputs), 'input')} and gives {counted(len(outputs), 'output')}, not one each: "
+            "save a network of the one output with the labels"
         )
     ((name, spec),) = inputs.items()
     if spec.shape.rank is None or spec.shape[0] not in (None, 1) or None in spec.shape[1:]:
-        raise ValueError(f"it takes {spec.shape}, not one image of a known size, or any number of them")
+        raise ValueError(
+            f"it takes {spec.shape}, not one image of a known size, or any number of them: save it with a fixed input size"
+        )
     image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
     return float_tflite(loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values())))
 

@@ -20,6 +20,8 @@ from edgefer.train.data.trained import remembered, training_data
 from edgefer.train.faces.run import FaceConfig, calibration_images
 from edgefer.train.recipes import recipe_of
 
+QUANTIZABLE = ("float32", "float16")  # arithmetic of an imported .tflite that int8 is made of
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
@@ -106,10 +108,10 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
 
 
 def is_convertible(source: Bundle) -> bool:
-    """Whether a bundle holds its Keras network, or the float32 .tflite as which it was imported."""
+    """Whether a bundle holds its Keras network, or the float .tflite as which it was imported."""
     if source.has(Form.KERAS):
         return True
-    return origin_form(source.card) is Form.FLOAT32 and _arithmetic(source, Form.FLOAT32) == "float32"
+    return origin_form(source.card) is Form.FLOAT32 and _arithmetic(source, Form.FLOAT32) in QUANTIZABLE
 
 
 def _arithmetic(imported: Bundle, form: Form) -> str:
@@ -117,14 +119,14 @@ def _arithmetic(imported: Bundle, form: Form) -> str:
 
 
 def _check_source(source: Bundle, plan: Plan) -> None:
-    """BundleError unless it holds its Keras network, or the float32 .tflite as which it was imported; InputError for what
+    """BundleError unless it holds its Keras network, or the float .tflite as which it was imported; InputError for what
     cannot be made of that."""
     card = source.card
     imported = Form.INT8 if card.input.stated and card.lineage is None and source.has(Form.INT8) else origin_form(card)
     if source.has(Form.KERAS) or imported not in (Form.FLOAT32, Form.INT8):
         source.file(Form.KERAS)
         return
-    if (computes := _arithmetic(source, imported)) != "float32":
+    if (computes := _arithmetic(source, imported)) not in QUANTIZABLE:
         raise InputError(
             f"{source.path} holds a network that was quantized before it was imported ({computes}): import the float32 .tflite that it "
             "was made from."

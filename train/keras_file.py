@@ -63,7 +63,7 @@ def read_layers(content: bytes, where: str) -> tuple[Built, dict]:
         built = build(architecture, stored, where)
         try:
             _fill(built, weights, file.generation)
-        except (ValueError, KeyError, TypeError, OSError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, OSError, IndexError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"{where}: its weights do not fit its layers ({first_line(error)}): save it again."
             ) from None

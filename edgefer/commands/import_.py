@@ -154,7 +154,7 @@ def import_(
 
 def _labels(text: str) -> tuple[str, ...] | None:
     """The named labels, or those of the named file."""
-    from edgefer.convert.foreign import read_labels
+    from edgefer.convert.label_files import read_labels
 
     if is_regular(Path(text)):
         return read_labels(Path(text))

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 
 from edgefer import __version__
-from edgefer.card import ModelCard
+from edgefer.card import InputSpec, ModelCard
 
 ENTRY = b"TFLITE_METADATA"
 IDENTIFIER, PARSER = b"M001", "1.0.0"
@@ -56,7 +56,7 @@ def with_metadata(content: bytes, card: ModelCard) -> bytes:
     graph = model.subgraphs[0]
     types = {value: name for name, value in vars(schema.TensorType).items()}
     (image,), (answer,) = ([graph.tensors[number] for number in ends] for ends in (graph.inputs, graph.outputs))
-    described = _model(card, tuple(image.shape), types[image.type], probabilities=types[answer.type] == "UINT8")
+    described = _model(card, tuple(image.shape), types[image.type], mediapipe=types[answer.type] == "UINT8")
     builder = flatbuffers.Builder()
     builder.Finish(_write(builder, described), IDENTIFIER)
     entries = {entry.name: entry for entry in model.metadata or ()}
@@ -86,25 +86,29 @@ def packed(model, size: int) -> bytes:
     return bytes(builder.Output())
 
 
-def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, probabilities: bool) -> dict:
-    _, height, width, channels = shape
+def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, mediapipe: bool) -> dict:
+    height, width, channels = (*shape[1:], 1)[:3]  # a gray one's may be without channels
     least, most = RANGES[dtype]
+    probabilities = mediapipe or card.output.values == "probabilities"
     size = _table("ImageSize", width=np.uint32(width), height=np.uint32(height))
-    order = (
-        "RGB" if probabilities else card.input.color.upper()
-    )  # MediaPipe's form takes RGB, whatever the card's takes
+    order = "RGB" if mediapipe else card.input.color.upper()  # MediaPipe's form takes RGB, whatever the card's takes
     color = _table("ImageProperties", color_space=COLORS[order], default_size=size)
-    norm = _table("NormalizationOptions", mean=np.zeros(1, np.float32), std=np.full(1, 255, np.float32))
+    mean, std = _normalization(card.input)
+    norm = _table("NormalizationOptions", mean=mean, std=std)
+    stats = {"max": np.full(1, most, np.float32), "min": np.full(1, least, np.float32)}
+    takes = f"values {least} to {most} for pixels 0 to 255"
+    if card.input.stated:
+        stats, takes = {}, "values (pixel - mean) / std, quantized by the tensor's scale and zero point"
     image = _table(
         "TensorMetadata",
         name="image",
-        description=f"{SUBJECTS[card.faces].capitalize()}, {width}x{height}, {order if channels == 3 else 'gray'}; values {least} to {most} for pixels 0 to 255.",
+        description=f"{SUBJECTS[card.faces].capitalize()}, {width}x{height}, {order if channels == 3 else 'gray'}; {takes}.",
         content=_table("Content", content_properties_type=IMAGE, content_properties=color),
         process_units=[_table("ProcessUnit", options_type=NORMALIZATION, options=norm)],
-        stats=_table("Stats", max=np.full(1, most, np.float32), min=np.full(1, least, np.float32)),
+        stats=_table("Stats", **stats),
     )
     labels = _table("AssociatedFile", name=LABELS, description="A label for each answer, in order.", type=AXIS_LABELS)
-    limits = {"max": np.full(1, 255, np.float32), "min": np.zeros(1, np.float32)} if probabilities else {}
+    limits = {"max": np.full(1, 255, np.float32), "min": np.zeros(1, np.float32)} if mediapipe else {}
     answer = _table(
         "TensorMetadata",
         name="probability" if probabilities else "logits",
@@ -125,6 +129,14 @@ def _model(card: ModelCard, shape: tuple[int, ...], dtype: str, *, probabilities
         min_parser_version=PARSER,
         **{field: text for field, text in described.items() if text},
     )
+
+
+def _normalization(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
+    """mean, std: float32, a number for each channel, or one for all: a network takes (pixel - mean) / std."""
+    pairs = list(dict.fromkeys(spec.per_channel())) if spec.stated else [(1 / 255, 0.0)]
+    numbers = spec.per_channel() if len(pairs) > 1 else pairs
+    scale, offset = np.array(numbers).T
+    return ((0 - offset) / scale).astype(np.float32), (1 / scale).astype(np.float32)
 
 
 def _table(kind: str, **fields: object) -> dict[int, object]:

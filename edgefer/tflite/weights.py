@@ -6,6 +6,7 @@ be compared is reported as a separate check.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,14 +14,15 @@ from edgefer.bundle import Bundle, Form, is_shipped, remake
 from edgefer.checks import Check, Status
 from edgefer.errors import BundleError
 from edgefer.lineage import origin_form
-from edgefer.tflite.flatbuffer import CONVERTING, Model, Operator, Tensor, read_model
+from edgefer.tflite.flatbuffer import CONVERTING, Model, Operator, Subgraph, Tensor, read_model
 from edgefer.tflite.rewrite import rewritten
 
 SUBJECT = "int8's weights against float32's"
 HALF = 0.5 + 1e-3  # of a step: the rounding of a weight, with a margin for the rounding of the division,
 FLOAT = 3e-7  # which grows with a bias of millions of steps
 SAME_SCALE = 1e-4  # of the scale, relative
-DTYPES = {"FLOAT32": "<f4", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
+DTYPES = {"FLOAT32": "<f4", "FLOAT16": "<f2", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8"}
+FLOATS = ("FLOAT32", "FLOAT16")
 MAX_NAMED = 4
 
 
@@ -49,7 +51,7 @@ def _compare(bundle: Bundle, before: list[Operator], after: list[Operator]) -> C
     wrong: list[str] = []
     total = number = own_scales = 0
     for old, new in zip(before, after, strict=True):
-        number += any(tensor.constant and tensor.dtype == "FLOAT32" for tensor in old.inputs)
+        number += any(tensor.constant and tensor.dtype in FLOATS for tensor in old.inputs)
         for place, floats in enumerate(old.inputs):
             quanta = new.inputs[place] if place < len(new.inputs) else None
             try:
@@ -64,7 +66,7 @@ def _compare(bundle: Bundle, before: list[Operator], after: list[Operator]) -> C
             if many:
                 what = {1: "weights", 2: "biases"}.get(place, "constants")
                 wrong.append(f"{many} {what} of {old.name} {number}")
-        own_scales += _quantized_from(old, new)
+        own_scales += _has_own_scales(old, new)
     if not total:
         detail = "the two networks hold no constants to compare"
         return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail)
@@ -90,7 +92,7 @@ def _differing(floats: Tensor, quanta: Tensor | None) -> int | None:
     values = _values(floats)
     if quanta is None or not quanta.constant:  # a bias of zeros is omitted
         return int((values != 0).sum())
-    if floats.dtype != "FLOAT32":  # a shape or axes
+    if floats.dtype not in FLOATS:  # a shape or axes
         return int(not np.array_equal(values, _values(quanta)))
     if floats.shape != quanta.shape or not quanta.steps:
         return values.size
@@ -99,6 +101,13 @@ def _differing(floats: Tensor, quanta: Tensor | None) -> int | None:
     with np.errstate(all="ignore"):
         off = np.abs(values / _along(quanta, np.array(quanta.steps)) + _along(quanta, zero) - whole)
     return int((~(off <= HALF + FLOAT * np.abs(whole))).sum())  # counts NaN
+
+
+def _has_own_scales(old: Operator, new: Operator) -> bool:
+    try:
+        return _quantized_from(old, new)
+    except (KeyError, ValueError):  # weights that are computed, or do not match their shape
+        return False
 
 
 def _quantized_from(old: Operator, new: Operator) -> bool:
@@ -123,7 +132,21 @@ def _read(bundle: Bundle, variant: str) -> Model:
 
 
 def _computing(model: Model) -> list[Operator]:
-    return [operator for operator in model.operators if operator.name not in CONVERTING]
+    return [operator for graph in model.subgraphs for operator in _without_conversions(graph)]
+
+
+def _without_conversions(graph: Subgraph) -> list[Operator]:
+    """A graph's operators but QUANTIZE and DEQUANTIZE, with float16 constants in place of what is dequantized from them."""
+    stored = {
+        operator.outputs[0].index: operator.inputs[0]
+        for operator in graph.operators
+        if operator.name == "DEQUANTIZE" and operator.outputs and operator.inputs and operator.inputs[0].constant
+    }
+    return [
+        replace(operator, inputs=tuple(stored.get(one.index, one) for one in operator.inputs))
+        for operator in graph.operators
+        if operator.name not in CONVERTING
+    ]
 
 
 def _weighted(operators: Sequence[Operator]) -> list[Operator]:

@@ -18,8 +18,8 @@ from edgefer.convert.contract import (
     parse_scale,
     stated_scale,
 )
-from edgefer.convert.foreign import parse_labels, read_labels
 from edgefer.convert.importing import measured_images
+from edgefer.convert.label_files import parse_labels, read_labels
 from edgefer.convert.label_order import LABEL_ORDERS, is_unusual, suggested_order
 from edgefer.errors import InputError
 from edgefer.options import Color

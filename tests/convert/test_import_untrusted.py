@@ -1,16 +1,20 @@
 """Untrusted files that are damaged, malicious or no classifiers: a one-sentence error each, and no code execution."""
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 
+from edgefer.convert import child
 from edgefer.convert.contract import Stated, parse_scale
 from edgefer.convert.foreign import read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.convert.importing import import_network
-from edgefer.convert.quantize import converter_of
+from edgefer.convert.quantize import converter_of, to_float32
 from edgefer.errors import EdgeferError, InputError
 from edgefer.interpreter import Network
 from edgefer.parity import verify
@@ -61,13 +65,13 @@ def test_invalid_stated_labels_are_refused_before_the_file_is_read(edgefer, tmp_
     [
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.nan])), "has the scale nan"),
         (lambda image, answer: setattr(image.quantization, "scale", np.float32([np.inf])), "has the scale inf"),
-        (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "cannot be imported: scale"),
+        (lambda image, answer: setattr(image.quantization, "scale", np.float32([1e30])), "does not run on litert: "),
         (lambda image, answer: setattr(image, "quantization", None), "takes INT8 without the scale"),
         (lambda image, answer: setattr(image, "shape", np.int32([8, 48, 48, 1])), "takes 8 images at once"),
         (lambda image, answer: setattr(image.quantization, "zeroPoint", np.int64([200])), "the zero point 200"),
         (lambda image, answer: setattr(answer, "shape", np.int32([])), "it is not a classifier"),
         (lambda image, answer: setattr(answer, "shape", np.int32([1, 0])), "it is not a classifier"),
-        (lambda image, answer: setattr(answer, "shape", np.int32([1, 1])), "it is not a classifier"),
+        (lambda image, answer: setattr(answer, "shape", np.int32([1, 1])), "gives a single answer"),
     ],
 )
 def test_tflite_with_an_invalid_input_or_output_gives_a_clear_error(tmp_path, change, message):
@@ -75,6 +79,37 @@ def test_tflite_with_an_invalid_input_or_output_gives_a_clear_error(tmp_path, ch
     file.write_bytes(changed(change))
     with pytest.raises(InputError, match=message):
         import_network(Request(path=file, stated=Stated(labels=tuple("abcdefg"))), tmp_path / "out")
+
+
+def test_a_tflite_that_crashes_the_runtime_is_refused_without_harm(tmp_path):
+    """The type of a quantization without its details: a null pointer."""
+    file = tmp_path / "theirs.tflite"
+    file.write_bytes(changed(lambda image, _: setattr(image.quantization, "detailsType", 2)))
+    stated = Stated(labels=tuple("abcdefg"))
+    with pytest.raises(InputError, match=r"does not run on litert: it crashes the runtime \(SIG"):
+        import_network(Request(path=file, stated=stated), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_answers_that_are_no_numbers_are_refused_as_such(keras, tmp_path):
+    pixels = keras.Input((16, 16, 1))
+    x = keras.layers.Dense(3, kernel_initializer=keras.initializers.Constant(1e38))(keras.layers.Flatten()(pixels))
+    model = keras.Model(pixels, x)
+    model.save(tmp_path / "theirs.keras")
+    (tmp_path / "theirs.tflite").write_bytes(to_float32(model))
+    stated = Stated(labels=("a", "b", "c"), scale=parse_scale("0..1"))
+    for name in ("theirs.keras", "theirs.tflite"):
+        with pytest.raises(InputError, match=r"answers 96 of 96 images with infinite numbers or none \(NaN\)"):
+            import_network(Request(path=tmp_path / name, stated=stated), tmp_path / "out")
+
+
+def test_a_network_of_one_answer_is_refused_as_such(keras, tmp_path):
+    pixels = keras.Input((16, 16, 1))
+    keras.Model(pixels, keras.layers.Dense(1)(keras.layers.Flatten()(pixels))).save(tmp_path / "theirs.keras")
+    with pytest.raises(
+        InputError, match="gives a single answer, and edgefer shares the score among two labels or more"
+    ):
+        read_foreign(tmp_path / "theirs.keras")
 
 
 def test_damaged_metadata_gives_no_author_or_licence(tmp_path):
@@ -133,7 +168,7 @@ def test_tflite_file_with_an_invalid_output_shape_is_refused(tmp_path, shape):
     (tmp_path / "odd.tflite").write_bytes(
         changed(lambda _, answer: setattr(answer, "shape", np.array(shape, np.int32)))
     )
-    with pytest.raises(InputError, match="it is not a classifier"):
+    with pytest.raises(InputError, match=r"it is not a classifier|gives a single answer"):
         read_foreign(tmp_path / "odd.tflite")
 
 
@@ -234,3 +269,18 @@ def test_saved_model_that_writes_files_is_refused_without_running_it(tmp_path):
     with pytest.raises(InputError, match="WriteFile"):
         read_foreign(tmp_path / "trap")
     assert not (tmp_path / "written").exists()
+
+
+def test_a_saved_model_with_a_fifo_among_its_files_is_refused_at_once(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "variables").mkdir()
+    os.mkfifo(tmp_path / "variables" / "variables.index")
+    with pytest.raises(InputError, match="variables.index is a FIFO, not a regular file"):
+        read_foreign(tmp_path)
+
+
+def test_the_separate_process_has_a_limit_of_memory(tmp_path):
+    shown = "lambda _: str(resource.getrlimit(resource.RLIMIT_AS)[0]).encode()"
+    program = f"import resource; from edgefer.convert import child; child.serve({shown})"
+    subprocess.run([sys.executable, "-c", program, "source", tmp_path / "out"], check=True)
+    assert 0 < int((tmp_path / "out").read_text()) <= child.MAX_MEMORY

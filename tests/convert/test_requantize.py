@@ -12,7 +12,7 @@ from edgefer.convert import pipeline, search
 from edgefer.convert.calibrate import calibrate
 from edgefer.convert.contract import parse_scale
 from edgefer.convert.pipeline import convert
-from edgefer.convert.quantize import run_converter, to_float32, to_int8
+from edgefer.convert.quantize import run_converter, to_float16, to_float32, to_int8
 from edgefer.convert.requantize import tflite_to_int8
 from edgefer.convert.work import Plan
 from edgefer.errors import InputError, RuntimeFault
@@ -21,6 +21,7 @@ from edgefer.lineage import check_origin, origin_form
 from edgefer.parity import verify
 from edgefer.progress import SILENT
 from edgefer.tflite.flatbuffer import quantization, read_model
+from edgefer.tflite.weights import check_weights
 from edgefer.train.backend import tensorflow
 from edgefer.train.evaluate import keras_logits
 from edgefer.train.networks import load_keras
@@ -100,6 +101,31 @@ def test_what_needs_the_keras_network_is_refused(theirs, edgefer, tmp_path):
     for option in ("--qat", "--float16", "--prune=0.5", "--no-int8"):
         refused = edgefer("convert", theirs.path, option, "--data", "builtin", "--out", tmp_path / "out", expect=2)
         assert f"{option.split('=')[0]} needs the Keras network" in refused.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_float16_tflite_becomes_the_same_int8_as_its_float32(network, labels, builtin, tmp_path):
+    file, images = tmp_path / "theirs.tflite", builtin.split("valid").images
+    file.write_bytes(to_float16(network))
+    source = import_file(file, tmp_path / "bundle", scale=parse_scale("0..1"), labels=labels).bundle
+    made = convert(source, builtin, Plan(), tmp_path / "out", SILENT).bundle
+    assert made.read(Form.FLOAT32) == file.read_bytes()
+    whole = tflite_to_int8(to_float32(network), source.card.input, builtin.split("train").images[:50])
+    half = tflite_to_int8(file.read_bytes(), source.card.input, builtin.split("train").images[:50])
+    answers = [Network(content, source.card.input, len(labels)).raw(images).astype(int) for content in (whole, half)]
+    assert np.abs(answers[0] - answers[1]).max() <= 8
+    assert (answers[0].argmax(axis=1) == answers[1].argmax(axis=1)).mean() > 0.97
+    assert all(check.passed for check in verify(made))
+    assert [check.status for check in check_weights(made)] == [Status.PASS]
+
+
+def test_a_gray_input_without_channels_becomes_int8(network, labels, builtin, tmp_path):
+    import tf_keras
+
+    pixels, file = tf_keras.Input((48, 48)), tmp_path / "theirs.tflite"
+    file.write_bytes(to_float32(tf_keras.Model(pixels, network(tf_keras.layers.Reshape((48, 48, 1))(pixels)))))
+    source = import_file(file, tmp_path / "bundle", scale=parse_scale("0..1"), labels=labels).bundle
+    made = convert(source, builtin, Plan(), tmp_path / "out", SILENT).bundle
+    assert made.has(Form.INT8) and all(check.passed for check in verify(made))
 
 
 @pytest.mark.parametrize("kind", ["int8", "dynamic-range"])

@@ -11,7 +11,7 @@ import pytest
 
 from edgefer import drawn
 from edgefer.bundle import Bundle, shipped_bundles, write_bundle
-from edgefer.card import InputSpec
+from edgefer.card import InputSpec, OutputSpec
 from edgefer.convert.mediapipe import MediaPipeNetwork, to_mediapipe
 from edgefer.errors import BundleError
 from edgefer.interpreter import Classifier, Network, RuntimeOptions
@@ -222,3 +222,16 @@ def test_the_metadata_of_a_bgr_network_says_no_rgb_and_a_face_detector_has_none(
     for name in ("face-finder", "face-refiner"):  # the first has three outputs
         faces = Bundle.open(shipped_bundles()["fer-small"].parent / name)
         assert with_metadata(faces.read("int8"), faces.card) == faces.read("int8")
+
+
+def test_the_metadata_of_an_imported_network_say_what_its_card_says():
+    """Its own scaling and order of channels, and probabilities where it ends with a softmax."""
+    spec = InputSpec(height=16, width=16, color="bgr", scale=(0.5, 0.25, 0.125), offset=(-1, -2, -3))
+    card = Bundle.open(shipped_bundles()["fer-small"]).card
+    card = card.model_copy(update={"input": spec, "output": OutputSpec(values="probabilities")})
+    make = RandomNetwork(0).make
+    content = make.finish(make.dense(make.mean(make.input((1, 16, 16, 3))), 8))
+    described = bytes(read_model(with_metadata(content, card), "x").description)
+    assert np.float32([2, 8, 24]).tobytes() in described and np.float32([2, 4, 8]).tobytes() in described
+    assert b"Probabilities of the labels." in described and b"Logits" not in described
+    assert b"16x16, BGR; values (pixel - mean) / std, quantized" in described

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from forks import Fork
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.keras_build import MAX_ACTIVATIONS
-from edgefer.train.keras_file import open_weights, read_keras
+from edgefer.train.keras_file import open_weights, read_keras, read_layers
 from tests.train.keras_files import changed, saved
 
 pytestmark = pytest.mark.timeout(120)
@@ -291,6 +292,21 @@ def test_linked_external_or_oversized_weights_are_refused(tmp_path):
             make(out)
         with pytest.raises(InputError, match="refused"), open_weights(file.read_bytes(), "a file"):
             pass
+
+
+def test_damaged_names_of_weights_are_one_sentence(keras, tmp_path):
+    """h5py gives a RuntimeError for a damaged attribute."""
+    model = keras.Sequential([keras.Input((16, 16, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.save(tmp_path / "theirs.h5")
+    content, name, raised = (tmp_path / "theirs.h5").read_bytes(), b"weight_names", 0
+    for at in (found.end() for found in re.finditer(name, content)):
+        for place in range(at, at + 16):
+            damaged = content[:place] + b"\xff" + content[place + 1 :]
+            try:
+                read_layers(damaged, "a file")
+            except InputError as error:
+                raised += "Can't synchronously" in str(error)
+    assert raised
 
 
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
