@@ -232,7 +232,8 @@ class Mqtt(Sink):
         if problem not in self._logged:
             self._logged.add(problem)
             self.errors += 1
-            self._log(f"{self.name} {problem}." + ("" if self._rival else " Retrying until it is available."))
+            end = "" if problem.endswith("?") else "."
+            self._log(f"{self.name} {problem}{end}" + ("" if self._rival else " Retrying until it is available."))
         self.trouble = problem
 
 
