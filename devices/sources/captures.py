@@ -17,7 +17,7 @@ import numpy as np
 from edgefer.devices.board import health
 from edgefer.devices.sources.aspect import square_pixels
 from edgefer.devices.sources.delay import Delay
-from edgefer.devices.sources.hosts import check_host, refusal
+from edgefer.devices.sources.hosts import check_host, has_end, refusal
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
 from edgefer.files import mode_of
@@ -135,7 +135,7 @@ def connect_url(url: str) -> CvCapture:
     if not capture.isOpened():
         raise refusal(url)
     scheme = urlsplit(url).scheme
-    if scheme in ("http", "https") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0:  # as a playlist that has ended
+    if scheme in ("http", "https") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0 and has_end(url):
         capture.release()
         raise SourceError(
             f"{shown_address(url)} is a recorded video, not a live stream: save it to a file (ffmpeg -i ADDRESS -c copy "

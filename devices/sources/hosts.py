@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
 from edgefer.devices.sources.urls import shown_address
@@ -12,7 +13,8 @@ CONNECT_S = 5.0
 ANSWER_S = 3.0
 PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}  # of the schemes over TCP
 STATUS = re.compile(rb"(RTSP|HTTP)/\d\.\d (\d{3})")
-MAX_LINE = 64  # bytes
+LENGTH = re.compile(rb"(?i)\ncontent-length:")
+MAX_HEAD = 8192  # bytes
 
 
 def check_host(url: str) -> None:
@@ -68,8 +70,20 @@ def _reason(parts: SplitResult) -> str:
     return "its host answers, but with no video that can be read. Check the path"
 
 
+def has_end(url: str) -> bool:
+    """Whether what OpenCV reads as a video of a known length has one: a playlist, or a file of a stated length. A live stream
+    may pass on the duration in the header of what it was made of."""
+    parts = urlsplit(url)
+    if parts.path.lower().endswith(".m3u8"):
+        return True
+    try:
+        return parts.scheme == "http" and LENGTH.search(_answer(parts)) is not None
+    except (OSError, UnicodeError):
+        return False
+
+
 def _answer(parts: SplitResult) -> bytes:
-    """The first bytes of the host's answer to a request without the user and the password."""
+    """The beginning of the host's answer to a request without the user and the password."""
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
     port = parts.port or PORTS[parts.scheme]
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -80,4 +94,8 @@ def _answer(parts: SplitResult) -> bytes:
     with socket.create_connection((parts.hostname or "", port), ANSWER_S) as connection:
         connection.settimeout(ANSWER_S)
         connection.sendall(request.encode())
-        return connection.recv(MAX_LINE)
+        answer = connection.recv(MAX_HEAD)
+        with suppress(TimeoutError):  # what does not end as it should is judged by its beginning
+            while b"\r\n\r\n" not in answer and len(answer) < MAX_HEAD and (more := connection.recv(MAX_HEAD)):
+                answer += more
+        return answer

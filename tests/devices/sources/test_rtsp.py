@@ -234,6 +234,18 @@ def test_the_reason_of_a_long_interruption_is_the_latest_one(monkeypatch):
     assert logged == [("The stream stopped giving images: retrying until it is back.",) * 2, (told, told)]
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files. sent: the name of the header with a file's length."""
+
+    sent = "Content-Length"
+
+    def send_header(self, keyword, value):
+        super().send_header(keyword.replace("Content-Length", self.sent), value)
+
+    def log_message(self, *arguments):
+        pass
+
+
 def test_a_recorded_video_behind_an_address_is_not_repeated_as_a_stream(tmp_path):
     """As a playlist that has ended, or a download without the name of a video."""
     writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (640, 480))
@@ -241,12 +253,14 @@ def test_a_recorded_video_behind_an_address_is_not_repeated_as_a_stream(tmp_path
         writer.write(IMAGE)
     writer.release()
     (tmp_path / "film.avi").rename(tmp_path / "download")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    handler.log_message = lambda *arguments: None
+    handler = functools.partial(Quiet, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(SourceError, match="is a recorded video, not a live stream: save it to a file"):
             open_source(f"http://127.0.0.1:{server.server_port}/download").__enter__()
+        Quiet.sent = "X-Length"  # as of a live stream that passes on the header of a file
+        with open_source(f"http://127.0.0.1:{server.server_port}/download") as source:
+            assert next(iter(source)).image_bgr.shape == IMAGE.shape
         server.shutdown()
 
 
