@@ -17,6 +17,7 @@ import pytest
 from boards import READY as BOARDS_READY
 from filelock import FileLock
 from forks import Fork
+from rtsp import READY as RTSP_READY
 
 from edgefer.bundle import Bundle
 from edgefer.card import InputSpec
@@ -39,6 +40,10 @@ NEEDS = {  # mark: (is it here, why not)
     "camera": (Path("/dev/video0").exists(), "no camera at /dev/video0"),
     "aarch64": (BOARDS_READY, "no emulated boards: run tests/aarch64/setup.sh"),
     "mosquitto": (MOSQUITTO is not None, "no MQTT broker: sudo apt install -y mosquitto"),
+    "rtsp": (
+        RTSP_READY,
+        "no RTSP server: sudo apt install -y python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly",
+    ),
     "gcc": (shutil.which("cc") is not None, "no C compiler: sudo apt install -y gcc"),
     "arm": (
         all(map(shutil.which, ("arm-none-eabi-gcc", "qemu-system-arm"))),

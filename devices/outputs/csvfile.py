@@ -35,13 +35,13 @@ class Csv(Sink):
         shown = printable(str(path))
         check_folder(path, "write")
         self.name, self.path, self._labels = shown, path, labels
-        self._open()
+        try:
+            self._open()
+        except OSError as error:
+            raise SourceError(f"{shown} cannot be written: {error.strerror}.") from None
 
     def _open(self) -> None:
-        try:
-            self._file = self.path.open("ab+", buffering=0)
-        except OSError as error:
-            raise SourceError(f"{self.name} cannot be written: {error.strerror}.") from None
+        self._file = self.path.open("ab+", buffering=0)
         try:
             lock(self._file.fileno(), self.path)
             self._start()
@@ -78,6 +78,7 @@ class Csv(Sink):
             moved = True
         if moved:
             self._file.close()
+            self._rows = 0
             self._open()
         elif not ours.st_size:
             self._start()
@@ -111,6 +112,8 @@ class Csv(Sink):
         self._file.close()
 
     def kept(self) -> str:
+        if not self._rows:
+            return ""
         return f"{counted(self._rows, 'row of this run is', 'rows of this run are')} in it"
 
 

@@ -50,7 +50,8 @@ class Feed(Sink):
 
     @property
     def closed(self) -> bool:  # type: ignore[override]
-        return self.sink.closed
+        """Also one that has failed: a run without any output ends."""
+        return self.sink.closed or self.error is not None
 
     @property
     def trouble(self) -> str:  # type: ignore[override]
@@ -128,7 +129,7 @@ class Feed(Sink):
             kept = self.sink.kept()
             outcome = f" {kept[0].upper()}{kept[1:]}." if kept else ""
             verb = "could not be written" if self.sink.lost else "has ended"
-            self._log(f"{self.name} {verb}: {reason_of(self.error)}.{outcome} The run continues without it.")
+            self._log(f"{self.name} {verb}: {reason_of(self.error)}.{outcome} Other outputs continue.")
 
     def _stop_taking(self, error: Exception) -> None:
         self.error = error

@@ -75,6 +75,7 @@ class Mqtt(Sink):
         self._published_s = self._diagnostics_s = 0.0
         self._claim = Claim(run=secrets.token_hex(6), since=time.time())
         self._rival = self._written = False
+        self._echoed = self._echo_missed = False  # whether this run's own claim came back
         self._attempt = 0  # counts connections, so that a timer knows whether its own is still open
         self._accepted_s: float | None = None  # when the broker accepted this connection
         self._connected = self._refused = False
@@ -187,12 +188,27 @@ class Mqtt(Sink):
             self._client.publish(topic, json.dumps(config), retain=True)
         self._say_online()
         self._published, self._diagnostics_s, self._connected = None, 0.0, True
+        _later(LASTING_S, self._check_echo, attempt)
+
+    def _check_echo(self, attempt: int) -> None:
+        """Log, once, that a message of this run did not come back: some brokers drop forbidden ones in silence."""
+        if attempt != self._attempt or self._echoed or self._echo_missed:
+            return
+        self._echo_missed = True
+        prefix = self._broker.prefix
+        self._log(
+            f"{self.name} did not return a message of this run on {prefix}/run: if none arrive, let this user write and read "
+            f"{prefix}/#, and write homeassistant/#."
+        )
 
     def _on_claim(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         if message.retain:  # claims are never retained, so this is not from a current run
             return
         other = _parse_claim(bytes(message.payload))
-        if other is None or other.run == self._claim.run:
+        if other is None:
+            return
+        if other.run == self._claim.run:
+            self._echoed = True
             return
         if not other.before(self._claim):
             self._publish("run", asdict(self._claim))
@@ -232,7 +248,8 @@ class Mqtt(Sink):
         if problem not in self._logged:
             self._logged.add(problem)
             self.errors += 1
-            self._log(f"{self.name} {problem}." + ("" if self._rival else " Retrying until it is available."))
+            end = "" if problem.endswith("?") else "."
+            self._log(f"{self.name} {problem}{end}" + ("" if self._rival else " Retrying until it is available."))
         self.trouble = problem
 
 

@@ -23,6 +23,8 @@ from edgefer.text import printable
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 BUILT_IN = "builtin"
 GSTREAMER = "gst:"
+NO_PIPE = "save the video to a file, and name that."
+STREAM_ADVICE = "check its address, and that a player such as ffplay shows it."
 # FFmpeg's other protocols (concat:, subfile:, crypto:, data:) read local files, past the check for lists of files.
 NETWORK = {
     "ftp", "http", "https", "mmsh", "mmst", "rist", "rtmp", "rtmpe", "rtmps", "rtmpt", "rtmpte", "rtmpts", "rtp", "rtsp",
@@ -48,8 +50,8 @@ def is_csi(where: int | str) -> bool:
 
 
 def is_camera(where: str | int) -> bool:
-    """Whether it names a camera: a number, a /dev path (but /dev/shm, which holds files), csi or csi:1."""
-    return is_csi(where) or re.fullmatch(r"\d+|/dev/(?!shm/).+", str(where)) is not None
+    """Whether it names a camera: a number, a /dev path (but /dev/shm, which holds files, and pipes), csi or csi:1."""
+    return is_csi(where) or re.fullmatch(r"\d+|/dev/(?!shm/|fd/|stdin$).+", str(where)) is not None
 
 
 def open_camera(
@@ -97,12 +99,15 @@ def open_source(where: str, *, password: str = "", skip_bad: bool = False, live:
         url = with_password(where, password)
         if parts.scheme in ("http", "https") and Path(parts.path).suffix.lower() in VIDEOS:
             return Video(url, shown)
-        return Live(partial(captures.connect_url, url), f"The stream {shown}", live, label=shown)
+        connect = partial(captures.connect_url, url)
+        return Live(connect, f"The stream {shown}", live, label=shown, advice=STREAM_ADVICE)
     return _open_path(Path(where), skip_bad)
 
 
 def _open_path(path: Path, skip_bad: bool) -> Source:
     shown = shown_address(str(path))
+    if str(path) == "-" and not path.exists():
+        raise SourceError(f"- for standard input is not supported: {NO_PIPE}")
     if not (mode := mode_of(path, error=SourceError)):
         hint = " An address begins with a scheme, such as rtsp:// or http://." if "@" in str(path) else ""
         raise SourceError(
@@ -110,6 +115,8 @@ def _open_path(path: Path, skip_bad: bool) -> Source:
         )
     if not os.access(path, os.R_OK | os.X_OK if stat.S_ISDIR(mode) else os.R_OK):
         raise SourceError(f"You may not read {shown}: change its rights (chmod), or name another.")
+    if stat.S_ISFIFO(mode):
+        raise SourceError(f"{shown} is a pipe: {NO_PIPE}")
     if stat.S_ISDIR(mode):
         return Images.of_folder(path, skip_bad=skip_bad)
     if not stat.S_ISREG(mode):

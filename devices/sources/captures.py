@@ -5,7 +5,6 @@ Each `connect_...` opens one and returns a Capture (edgefer.devices.sources.live
 
 import errno
 import os
-import socket
 import time
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,7 +14,10 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from edgefer.devices.board import health
 from edgefer.devices.sources.aspect import square_pixels
+from edgefer.devices.sources.delay import Delay
+from edgefer.devices.sources.hosts import check_host, has_end, refusal
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import MissingDependency, SourceError
 from edgefer.files import mode_of
@@ -23,9 +25,10 @@ from edgefer.quiet import hush_codecs
 
 OPEN_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a retry
 READ_MS = 30_000  # for an image of a slow stream; Live decides earlier whether a stream has stalled
+MAX_THREADS = 4  # of FFmpeg: each but the first delays H.264 by a frame, by default one per core
+TIMED = {"rtsp", "rtsps"}  # FFmpeg makes up the times of other streams, or they come in segments
 MAX_BAD = 30  # damaged images in a row; each takes as long as a good one, while after the end all reads fail at once
 BAD_S = 5.0  # how long to skip them
-PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935}  # of the schemes over TCP
 RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames per second up to this size
 GSTREAMER_END = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 PICAMERA2_FIX = "sudo apt install -y python3-picamera2, and make the venv with python3 -m venv --system-site-packages"
@@ -48,15 +51,22 @@ DEFAULT_CAPTURE = CaptureOptions()
 
 
 class CvCapture:
-    """A cv2.VideoCapture as a Capture."""
+    """A cv2.VideoCapture as a Capture. timed: its images have time stamps of the camera."""
 
-    def __init__(self, capture: cv2.VideoCapture):
+    def __init__(self, capture: cv2.VideoCapture, timed: bool = False):
         self._capture = capture
         self.fps = capture.get(cv2.CAP_PROP_FPS)
+        self._delay = Delay() if timed else None
+
+    @property
+    def behind_s(self) -> float:
+        return self._delay.behind_s if self._delay else 0.0
 
     def read(self) -> np.ndarray | None:
         """The next image, after skipping up to MAX_BAD damaged ones."""
         read, image = self._capture.read()
+        if self._delay and read:
+            self._delay.add(time.monotonic(), self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         return square_pixels(image, self._capture) if read else self._after_damage()
 
     def _after_damage(self) -> np.ndarray | None:
@@ -119,34 +129,19 @@ def connect_url(url: str) -> CvCapture:
     """A stream by URL, such as rtsp://host/path or http://host/stream.mjpg."""
     check_host(url)
     hush_codecs()
-    capture = cv2.VideoCapture(
-        url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
-    )
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_MS]
+    threads = [cv2.CAP_PROP_N_THREADS, min(MAX_THREADS, health.cores())]
+    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [*limits, *threads])
     if not capture.isOpened():
+        raise refusal(url)
+    scheme = urlsplit(url).scheme
+    if scheme in ("http", "https") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0 and has_end(url):
+        capture.release()
         raise SourceError(
-            f"The stream {shown_address(url)} cannot be opened: check the address, the password if it needs one, and that its host responds."
+            f"{shown_address(url)} is a recorded video, not a live stream: save it to a file (ffmpeg -i ADDRESS -c copy "
+            "film.mp4), and name that."
         )
-    return CvCapture(capture)
-
-
-def check_host(url: str) -> None:
-    """SourceError if the URL's host accepts no connection, with the reason, which OpenCV does not give. OpenCV opens one URL
-    at a time: without this, a camera that is off would keep the others from being opened for seconds."""
-    parts = urlsplit(url)
-    port = parts.port or PORTS.get(parts.scheme)
-    if not parts.hostname or not port or (parts.scheme in ("http", "https") and "http_proxy" in os.environ):
-        return
-    try:
-        socket.create_connection((parts.hostname, port), OPEN_MS / 1000).close()
-    except TimeoutError:
-        reason = f"no answer within {OPEN_MS / 1000:.0f} s"
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-    else:
-        return
-    raise SourceError(
-        f"The stream {shown_address(url)} cannot be opened ({reason}): check the address, and that its host is on and responds."
-    )
+    return CvCapture(capture, timed=scheme in TIMED)
 
 
 def check_gstreamer() -> None:
@@ -202,6 +197,8 @@ def csi_cameras() -> list[dict]:
 
 class CsiCapture:
     """A Raspberry Pi CSI camera, running, as a Capture."""
+
+    behind_s = 0.0
 
     def __init__(self, camera, fps: float):
         self._camera, self.fps = camera, fps

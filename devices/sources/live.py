@@ -32,13 +32,20 @@ QUICK = 100  # images in a row that are not slow
 MAX_LOGGED = 5  # interruptions that are logged one by one in LOGGED_S
 LOGGED_S = 600.0
 LONG_S = 60.0  # an interruption that is logged in any case
+BEHIND_S = 5.0  # how far behind a stream may be,
+CATCH_UP_S = 3.0  # and for how long it may be further, before that is logged
 MAX_HUNG = 10  # threads that hang in a driver, each with its memory; a service with this source alone is then restarted
 
 
 class Capture(Protocol):
-    """One connection to a camera. `read` waits for the next image, uint8 BGR [h, w, 3]; None or an exception: disconnected."""
+    """One connection to a camera. `read` waits for the next image, uint8 BGR [h, w, 3]; None or an exception: disconnected.
 
-    fps: float
+    behind_s: how far its last image was behind, as Delay measures it; 0 if unknown."""
+
+    @property
+    def fps(self) -> float: ...
+    @property
+    def behind_s(self) -> float: ...
 
     def read(self) -> np.ndarray | None: ...
     def close(self) -> None: ...
@@ -46,11 +53,13 @@ class Capture(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Taken:
-    """An image, uint8 BGR [h, w, 3]. number: counts from 0 in each connection. time_s: time.monotonic of its arrival."""
+    """An image, uint8 BGR [h, w, 3]. number: counts from 0 in each connection. time_s: time.monotonic of its arrival. behind_s:
+    see Capture."""
 
     number: int
     image_bgr: np.ndarray
     time_s: float
+    behind_s: float
 
 
 class Live:
@@ -58,6 +67,7 @@ class Live:
 
     connect: makes a Capture, or raises SourceError or MissingDependency with one sentence.
     title: its name in messages, such as "Camera 0". label: its name in the outputs, such as "0".
+    advice: what to check if it gives no images, for the end of a message.
     options: stop ends the frames within 0.1 s once it is set; log receives a message when the images stop and one when
     they are back; trying is called at each attempt to connect, and during long ones; wait: if the camera is not connected
     when the source is opened, wait for it.
@@ -75,6 +85,7 @@ class Live:
         options: "LiveOptions",
         *,
         label: str = "",
+        advice: str = "is it plugged in, and not in use by another program?",
         open_s: float = 15,
         stall_s: float = 5,
         retry_s: tuple[float, float] = (0.5, 10),
@@ -86,11 +97,13 @@ class Live:
         self.failed: list[str] = []
         self.unchecked = ""
         self._trouble = ""  # a sentence while it gives no images
+        self._advice = advice
         self._connect, self._stop, self._log = connect, options.stop, options.log
         self._trying, self._wait = options.trying, options.wait
         self._open_s, self._stall_s, self._retry_s = open_s + QUEUE_S * options.queue, stall_s, retry_s
         self._patience_s = stall_s  # the current limit
         self._interruptions, self._counted_s = 0, -math.inf  # in this LOGGED_S, and when it began
+        self._behind_since_s, self._behind_logged_s = math.inf, -math.inf
         self._reader: _Reader | None = None
         self._hung: list[_Reader] = []
         self._closed = False
@@ -111,9 +124,7 @@ class Live:
             elif isinstance(self._reader.images.error, EdgeferError):
                 raise self._reader.images.error
             else:
-                raise SourceError(
-                    f"{self._title} gives no images{why}: is it plugged in, and not in use by another program?"
-                )
+                raise SourceError(f"{self._title} gives no images{why}: {self._advice}")
         self.fps = self._reader.fps
         return self
 
@@ -141,6 +152,7 @@ class Live:
             expected = taken.number + 1
             quick = quick + 1 if taken.time_s - last_s < self._stall_s else 0
             last_s = taken.time_s
+            self._report_behind(taken)
             if quick == QUICK:
                 self._patience_s = self._stall_s
             time_s = max(0.0, taken.time_s - began)
@@ -167,7 +179,7 @@ class Live:
         """Retry until a new reader has an image, or until stop is set. IncompleteError once MAX_HUNG of them hang."""
         assert self._reader is not None
         pause, longest = self._retry_s
-        shown = True
+        shown, long = True, logged
         if not self._ended() and not logged:
             self._trouble = f"{self._title} stopped giving images{self._reader.why()}: retrying until it is back."
             if shown := self._counts_few():
@@ -180,8 +192,10 @@ class Live:
                 return
             pause = min(2 * pause, longest)
             self._trying()
-            if not shown and time.monotonic() - lost > LONG_S:
-                shown = True
+            if reason := self._reader.why():
+                self._trouble = f"{self._title} gives no images{reason}: retrying until it is back."
+            if not long and time.monotonic() - lost > LONG_S:
+                long = shown = True
                 self._log(self._trouble)
             self._hung = [reader for reader in (*self._hung, self._reader) if reader.is_alive()]
             if len(self._hung) >= MAX_HUNG:
@@ -195,6 +209,20 @@ class Live:
                 if shown:
                     self._log(f"{self._title} is back after {time.monotonic() - lost:.0f} s.")
                 return
+
+    def _report_behind(self, taken: _Taken) -> None:
+        """Log, once in LOGGED_S, that images are decoded more slowly than they come. The network may also have paused."""
+        if taken.behind_s < BEHIND_S:
+            self._behind_since_s = math.inf
+            return
+        self._behind_since_s = min(self._behind_since_s, taken.time_s)
+        lasts = taken.time_s - self._behind_since_s >= CATCH_UP_S
+        if lasts and taken.time_s - self._behind_logged_s >= LOGGED_S:
+            self._behind_logged_s = taken.time_s
+            self._log(
+                f"{self._title} is {taken.behind_s:.0f} s behind: by its time stamps, its images come faster than they are "
+                "decoded here. Let it send a smaller picture or fewer frames, such as a camera's second stream."
+            )
 
     def _counts_few(self) -> bool:
         """Count an interruption; False where it is not to be logged: a source that comes and goes all day would fill the log."""
@@ -230,7 +258,9 @@ class _Reader(threading.Thread):
                 for number in itertools.count():
                     if self.images.left or (image := capture.read()) is None:
                         break
-                    self.images.push(_Taken(number=number, image_bgr=image, time_s=time.monotonic()))
+                    self.images.push(
+                        _Taken(number=number, image_bgr=image, time_s=time.monotonic(), behind_s=capture.behind_s)
+                    )
             self.images.end()
         except Exception as error:  # no driver's exception may end the loop: the camera counts as lost
             self.images.end(error)

@@ -114,8 +114,11 @@ class _Opener:
 
         # From a file every frame is written; a camera does not wait for a slow disk.
         wait = sink.every_frame and not self._run.source.live
-        self.fed.append(Feed(sink, wait=wait, stop=self._run.stop, log=console.log))
-        return self.fed[-1]
+        feed = Feed(sink, wait=wait, stop=self._run.stop, log=console.log)
+        if before := [other.sink.name for other in self.fed].count(sink.name):  # as of two --on happy=...
+            feed.name = f"{sink.name} #{before + 1}"  # in the metrics, each needs its own
+        self.fed.append(feed)
+        return feed
 
     def _open_files(self) -> None:
         from edgefer import console

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -141,6 +142,43 @@ def test_full_disk_ends_one_output_but_not_the_run(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("stdout has ended: the disk is full.") == 1 and "4 frames in" in done.stderr
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 9
+
+
+def test_a_run_whose_only_output_has_failed_ends(tmp_path):
+    """A camera would else be read for as long as it runs, for nothing."""
+    (tmp_path / "sub").mkdir()
+    file = tmp_path / "sub" / "out.csv"
+    command = [sys.executable, "-c", "from edgefer.cli import main; main()", *RUN, "--loop", "--csv", str(file)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (file.exists() and file.read_bytes().count(b"\n") > 1):
+        assert run.poll() is None
+        time.sleep(0.05)
+    shutil.rmtree(tmp_path / "sub")
+    _, logged = run.communicate(timeout=60)
+    assert run.returncode == 1 and "Traceback" not in logged
+    assert f"{file} has ended: No such file or directory. Other outputs continue." in logged, "no rows are kept"
+    assert f"Not all results were written: {file} (No such file or directory)." in logged
+
+
+def test_outputs_of_one_option_have_their_own_series_in_the_metrics():
+    """Prometheus refuses two samples of one series; its own parser reads what is served."""
+    prometheus = pytest.importorskip("edgefer.devices.outputs.prometheus")
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.parser import text_string_to_metric_families
+
+    card, stats = Bundle.open(shipped_bundles()["fer-small"]).card, RunStats()
+    facts = RunFacts(source=open_source("builtin"), card=card, runtime="litert", bundle_hash="", stats=stats)
+    outputs = open_outputs(OutputFlags(on=["happy=true a", "happy=true b", "sad=true"], headless=True), facts)
+    registry = CollectorRegistry()
+    registry.register(prometheus.StatsCollector(stats, ("happy", "sad"), {}))
+    text = generate_latest(registry).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    series = [(sample.name, *sorted(sample.labels.items())) for sample in samples]
+    assert len(set(series)) == len(series)
+    sinks = {sample.labels["sink"] for sample in samples if sample.name == "edgefer_sink_up"}
+    assert sinks == {"--on happy", "--on happy #2", "--on sad"}
+    for sink in outputs.sinks:
+        sink.close()
 
 
 def test_snapshot_on_saves_a_single_image_without_a_hold_time(edgefer, tmp_path):

@@ -147,7 +147,7 @@ def test_real_connection_error_is_logged_and_counted_without_blocking_frames(
     assert (
         reason in feed.trouble
         and feed.errors == 1
-        and log == [f"{feed.name} {feed.trouble}. Retrying until it is available."]
+        and log == [f"{feed.name} {feed.trouble}{'.' * (feed.trouble[-1] != '?')} Retrying until it is available."]
     )
     assert "raspberry" not in log[0]
     feed.close()

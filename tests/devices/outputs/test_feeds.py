@@ -164,7 +164,7 @@ def test_a_failed_sink_is_reported_once_and_the_run_continues(make_frame, error,
     for number in range(20):
         feed.write(make_frame(number))
     feed.close()
-    assert logged == [f"out.csv has ended: {reason}. The run continues without it."]
+    assert logged == [f"out.csv has ended: {reason}. Other outputs continue."]
     assert feed.trouble == reason and feed.errors == 1 and sink.ended
 
 

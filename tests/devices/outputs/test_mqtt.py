@@ -190,6 +190,23 @@ def test_a_wrong_password_is_reported_once(broker, sinks):
     assert len(logged) == 1 and "Not authorized" in logged[0] and "wrong" not in logged[0]
 
 
+@pytest.mark.mosquitto
+@pytest.mark.parametrize(("allowed", "messages"), [("readwrite home/#", 0), ("write other/#", 1), ("write home/#", 1)])
+def test_a_broker_that_drops_messages_in_silence_is_reported_once(
+    broker, sinks, tmp_path, monkeypatch, allowed, messages
+):
+    monkeypatch.setattr(mqtt, "LASTING_S", 0.5)
+    (tmp_path / "acl").write_text(f"user pi\ntopic {allowed}\n")
+    broker.conf.write_text(broker.conf.read_text() + f"acl_file {tmp_path}/acl\n")
+    broker.stop()
+    broker.start()
+    logged = []
+    sink = sinks(broker.port, log=logged.append)
+    wait_for(lambda: sink._connected)
+    time.sleep(1)
+    assert len(logged) == messages and all("let this user write and read home/desk/#" in line for line in logged)
+
+
 def test_missing_broker_does_not_block_the_run(sinks, make_frame):
     logged = []
     sink = sinks(1, log=logged.append)

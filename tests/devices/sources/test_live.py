@@ -26,6 +26,8 @@ class FakeCapture:
     A number is an image, None the end, an exception is raised; a function is called first, a float is slept for first.
     """
 
+    behind_s = 0.0
+
     def __init__(self, script, fps=25.0):
         self.script, self.fps, self.closed = iter(script), fps, False
 
@@ -346,7 +348,11 @@ def test_a_stream_is_opened_with_its_password_and_shown_without(server):
     host = f"127.0.0.1:{server.server_port}/stream.mjpg"
     with pytest.raises(SourceError) as refused:
         cameras.open_source(f"http://me:wrong@{host}").__enter__()
-    assert "the password" in str(refused.value) and host in str(refused.value) and "wrong" not in str(refused.value)
+    assert (
+        "user and password (401)" in str(refused.value)
+        and host in str(refused.value)
+        and "wrong" not in str(refused.value)
+    )
     with cameras.open_source(f"http://me@{host}", password=server.password) as source:
         assert next(iter(source)).image_bgr.shape == (48, 64, 3)
     assert source.name == f"http://{host}"
