@@ -12,8 +12,10 @@ from typing import Any
 from edgefer.errors import InputError
 from edgefer.files import MAX_NETWORK, read_regular
 from edgefer.text import printable
+from edgefer.tflite.trial import limit_memory
 
 TIMEOUT_S = 600
+MAX_MEMORY = 16 << 30  # of address space, of which TensorFlow takes 3 GB on start
 
 
 def tflite_of(source: Path, module: str, library: str) -> bytes:
@@ -52,6 +54,7 @@ def made_apart(module: str, source: Path, work: Path, timeout_s: float) -> bytes
 def serve(make: Callable[[str], bytes]) -> None:
     """The main function of that process. make: source -> the .tflite."""
     source, out = sys.argv[1:3]
+    limit_memory(MAX_MEMORY)  # a small file may declare a large constant
     try:
         Path(out).write_bytes(make(source))
     except Exception as error:  # TensorFlow's C++ code may raise any exception

@@ -93,7 +93,7 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
     """Write the files and export.json, which holds the bundle, their hashes and the checks. A new folder appears
     atomically; in an earlier export, export.json is replaced last."""
     check_folder(out)
-    out = out.resolve()
+    named, out = out, out.resolve()
     before = set(read_list(out).files) if is_export(out) else set()
     if mine := next((name for name in sorted(files) if name not in before and (out / name).exists()), None):
         raise InputError(f"{out / mine} is a file of yours, and this export has one of the same name: move yours away.")
@@ -109,7 +109,7 @@ def write_folder(out: Path, target: str, bundle: Bundle, files: Mapping[str, byt
     place = out if out.exists() else out.parent  # these may be on different disks
     with staging_directory(place / out.name) as staging:
         for name, content in written.items():
-            write_file(staging / name, content)
+            write_file(staging / name, content, shown=named / name)
         staging.chmod(0o755)
         if not out.exists():
             staging.rename(out)

@@ -164,8 +164,9 @@ def _settle(
     labels = dataset.labels if dataset else ()
     open_ones = candidates(known, foreign.shape[2], foreign.classes, labels)
     if not open_ones:
+        others = f", and the images have {len(labels)} labels" if labels else ""
         raise InputError(
-            f"{where} gives {foreign.classes} answers: name them in their order with --labels angry,happy,... or a labels.txt."
+            f"{where} gives {foreign.classes} answers{others}: name them in their order with --labels angry,happy,... or a labels.txt."
         )
     if known.quanta:
         open_ones = [one for one in open_ones if known.quanta.holds(one.spec(*foreign.shape[:2]))]

@@ -34,7 +34,7 @@ SAVERS = {"SaveV2", "MergeV2Checkpoints", "ShardedFilename", "StringJoin", "Rest
 
 def check_saved_model(folder: Path) -> None:
     """InputError unless the folder is a SavedModel whose graphs hold only arithmetic."""
-    from edgefer.files import read_regular
+    from edgefer.files import MAX_NETWORK, read_regular, regular_size
     from edgefer.train.backend import tensorflow
 
     file = folder / "saved_model.pb"
@@ -42,6 +42,9 @@ def check_saved_model(folder: Path) -> None:
         raise InputError(
             f"{folder} is not a SavedModel: it has no saved_model.pb. Name a folder that model.export() wrote, or a file."
         )
+    for part in (*folder.glob("*"), *folder.glob("variables/*")):  # TensorFlow would wait for a FIFO
+        if not part.is_dir():
+            regular_size(part, MAX_NETWORK)
     content = read_regular(file, MAX_GRAPH_BYTES, error=InputError)
     tensorflow()
     from google.protobuf.message import DecodeError

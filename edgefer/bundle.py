@@ -267,12 +267,12 @@ def _named(path: Path) -> Iterator[None]:
         ) from None
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, shown: Path | None = None) -> None:
     """Write a file atomically: to a temporary file, which is then renamed.
 
-    EdgeferError, with the file's name, if writing fails.
+    EdgeferError, with the file's name, or that of the file that it will become, if writing fails.
     """
-    with _named(path):
+    with _named(shown or path):
         _write(path, content)
 
 

@@ -286,8 +286,9 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = "".join(f"{part}." for part in problem["loc"])[:-1]
     got = problem["input"]
+    whole = isinstance(got, dict) or problem["type"] == "json_invalid"
     what = problem["msg"].removeprefix("Value error, ")
-    return (f"{where}: " if where else "") + what + (f" (got {got!r:.80})" if not isinstance(got, dict) else "")
+    return (f"{where}: " if where else "") + what + ("" if whole else f" (got {got!r:.80})")
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -309,6 +310,8 @@ def parse_card(text: str | bytes, where: str) -> ModelCard:
             problem["type"] == "extra_forbidden" or "schema_version" in problem["loc"] for problem in error.errors()
         )
         hint = " If a newer edgefer wrote it, install that here." if newer else ""
+        if error.errors()[0]["type"] == "json_invalid":
+            hint = " Copy the bundle again."
         raise BundleError(f"{where} is not a valid model card: {first_problem(error)}.{hint}") from None
     except (ValueError, RecursionError, EdgeferError) as error:
         raise BundleError(f"{where} cannot be read as JSON: {error}.") from None

@@ -148,5 +148,5 @@ def _layers(built: Built) -> Iterator[Any]:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error, printable and of at most 200 characters."""
-    text = str(error).strip() or type(error).__name__
+    text = str(error).strip().rpartition("Exception encountered: ")[2] or type(error).__name__  # behind a whole config
     return "".join(char if char.isprintable() else " " for char in text.splitlines()[0])[:200]

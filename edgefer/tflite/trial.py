@@ -52,10 +52,10 @@ def try_network(content: bytes, runtime: str, *, seconds: float = SECONDS) -> Tr
         return Trial(runs=False, reason=f"the runtime fails with exit code {done.returncode}")
 
 
-def limit_memory() -> None:
-    """Limit this process to MAX_MEMORY, or to less where the system allows less."""
+def limit_memory(most: int = MAX_MEMORY) -> None:
+    """Limit this process to `most` bytes of address space, or to less where the system allows less."""
     _, allowed = resource.getrlimit(resource.RLIMIT_AS)
-    most = MAX_MEMORY if allowed == resource.RLIM_INFINITY else min(MAX_MEMORY, allowed)
+    most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 

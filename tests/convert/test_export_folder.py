@@ -1,6 +1,9 @@
 """An export's folder: listed with hashes, checked by `edgefer verify`, and never overwriting the user's own files."""
 
+import errno
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from edgefer.bundle import EXPORTED
 from edgefer.checks import Status
 from edgefer.convert.c.project import export_c
 from edgefer.convert.exported import check_export, check_folder, write_folder
-from edgefer.errors import InputError
+from edgefer.errors import EdgeferError, InputError
 
 
 def test_file_list_holds_hashes_and_the_proof(project, nano):
@@ -106,3 +109,15 @@ def test_an_untrusted_file_list_touches_nothing_outside_its_folder(nano, tmp_pat
     with pytest.raises(InputError):  # with nothing to check, it does not pass
         check_export(tmp_path / "c")
     assert (tmp_path / "mine").exists()
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(nano, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        EdgeferError, match=f"^{re.escape(str(tmp_path / 'c' / 'network.c'))} could not be written: No space"
+    ):
+        write_folder(tmp_path / "c", "c", nano.bundle, {"network.c": b"int x;"}, [])
+    assert not any(tmp_path.iterdir())

@@ -1,11 +1,15 @@
 """Untrusted files that are damaged, malicious or no classifiers: a one-sentence error each, and no code execution."""
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
 
+from edgefer.convert import child
 from edgefer.convert.contract import Stated, parse_scale
 from edgefer.convert.foreign import read_foreign
 from edgefer.convert.import_options import Request
@@ -265,3 +269,18 @@ def test_saved_model_that_writes_files_is_refused_without_running_it(tmp_path):
     with pytest.raises(InputError, match="WriteFile"):
         read_foreign(tmp_path / "trap")
     assert not (tmp_path / "written").exists()
+
+
+def test_a_saved_model_with_a_fifo_among_its_files_is_refused_at_once(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "variables").mkdir()
+    os.mkfifo(tmp_path / "variables" / "variables.index")
+    with pytest.raises(InputError, match=r"variables\.index is a FIFO, not a regular file"):
+        read_foreign(tmp_path)
+
+
+def test_the_separate_process_has_a_limit_of_memory(tmp_path):
+    shown = "lambda _: str(resource.getrlimit(resource.RLIMIT_AS)[0]).encode()"
+    program = f"import resource; from edgefer.convert import child; child.serve({shown})"
+    subprocess.run([sys.executable, "-c", program, "source", tmp_path / "out"], check=True)
+    assert 0 < int((tmp_path / "out").read_text()) <= child.MAX_MEMORY

@@ -12,7 +12,8 @@ from forks import Fork
 from edgefer.errors import InputError
 from edgefer.train.backend import tensorflow
 from edgefer.train.keras_build import MAX_ACTIVATIONS
-from edgefer.train.keras_file import open_weights, read_keras
+from edgefer.train.keras_file import open_weights, read_keras, read_layers
+from edgefer.train.keras_trial import check_readable
 from tests.train.keras_files import changed, saved
 
 pytestmark = pytest.mark.timeout(120)
@@ -291,6 +292,22 @@ def test_linked_external_or_oversized_weights_are_refused(tmp_path):
             make(out)
         with pytest.raises(InputError, match="refused"), open_weights(file.read_bytes(), "a file"):
             pass
+
+
+def test_damaged_attributes_of_weights_are_one_sentence_even_if_they_crash_the_library(keras, tmp_path):
+    """h5py gives a RuntimeError for some, and the HDF5 library crashes on others."""
+    model = keras.Sequential([keras.Input((16, 16, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    model.save(tmp_path / "theirs.h5")
+    content, crashes, refused = (tmp_path / "theirs.h5").read_bytes(), [], []
+    at = content.index(b"weight_names") + len(b"weight_names")
+    for place in range(at, at + 16):
+        damaged = content[:place] + b"\xff" + content[place + 1 :]
+        try:
+            check_readable(damaged, "a file")
+            read_layers(damaged, "a file")
+        except InputError as error:
+            (crashes if "crashes the HDF5 library (SIG" in str(error) else refused).append(str(error))
+    assert crashes and refused
 
 
 def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path):
