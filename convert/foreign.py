@@ -183,7 +183,9 @@ def check_runs(foreign: Foreign) -> None:
 
 def _keras(content: bytes, where: str, common: dict) -> Foreign:
     from edgefer.train.keras_file import read_layers
+    from edgefer.train.keras_trial import check_readable
 
+    check_readable(content, where)
     built, architecture = read_layers(content, where)
     network = built.layer
     _check_ends(network.inputs, network.outputs, where)

@@ -206,12 +206,15 @@ def _links(group: "h5py.Group", limit: int = 100_000) -> "Iterator[tuple[h5py.Gr
                 pending.append(item)
 
 
+def every_item(group: "h5py.Group") -> "Iterator[h5py.Group | h5py.Dataset]":
+    """The groups and datasets of a checked file; one with several names as often."""
+    return (parent[name] for parent, name in _links(group))
+
+
 def _datasets(group: "h5py.Group") -> "Iterator[h5py.Dataset]":
     import h5py
 
-    for parent, name in _links(group):
-        if isinstance(item := parent[name], h5py.Dataset):
-            yield item
+    return (item for item in every_item(group) if isinstance(item, h5py.Dataset))
 
 
 def _fill(built: Built, weights: "h5py.File", generation: int) -> None:

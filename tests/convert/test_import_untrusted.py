@@ -275,7 +275,7 @@ def test_a_saved_model_with_a_fifo_among_its_files_is_refused_at_once(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     (tmp_path / "variables").mkdir()
     os.mkfifo(tmp_path / "variables" / "variables.index")
-    with pytest.raises(InputError, match="variables.index is a FIFO, not a regular file"):
+    with pytest.raises(InputError, match=r"variables\.index is a FIFO, not a regular file"):
         read_foreign(tmp_path)
 
 
