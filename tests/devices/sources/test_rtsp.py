@@ -64,6 +64,7 @@ def test_a_slow_reader_of_a_stream_gets_its_newest_image(serve, options):
             delays.append(delay_s(frame.image_bgr))
             time.sleep(0.3)
     assert source.name == server.url() and source.skipped > 20
+    assert delays[0] < 0.8, "FFmpeg has buffered a second of images while it opened the stream"
     assert max(delays[3:]) < 1, "without the newest, 0.26 s more for each image"
 
 
