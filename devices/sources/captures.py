@@ -27,6 +27,8 @@ OPEN_MS = 5000  # OpenCV waits 30 s for a silent host, too long for a stop or a 
 READ_MS = 30_000  # for an image of a slow stream; Live decides earlier whether a stream has stalled
 MAX_THREADS = 4  # of FFmpeg: each but the first delays H.264 by a frame, by default one per core
 TIMED = {"rtsp", "rtsps"}  # FFmpeg makes up the times of other streams, or they come in segments
+MAX_FPS = 60.0  # a higher frame rate of a stream is taken for a mistake
+BUFFERED_S = 1.0  # how long to skip buffered images, which may come no faster than new ones
 MAX_BAD = 30  # damaged images in a row; each takes as long as a good one, while after the end all reads fail at once
 BAD_S = 5.0  # how long to skip them
 RAW_USB_PIXELS = 640 * 480  # USB 2 carries 30 uncompressed frames per second up to this size
@@ -57,6 +59,20 @@ class CvCapture:
         self._capture = capture
         self.fps = capture.get(cv2.CAP_PROP_FPS)
         self._delay = Delay() if timed else None
+        self._grabbed = False
+        if timed:
+            self._skip_buffered()
+
+    def _skip_buffered(self) -> None:
+        """Go on to the first image that has to be waited for: FFmpeg has buffered the ones before, a second of them, while it
+        opened the stream."""
+        interval_s = 1 / self.fps if 1 <= self.fps <= MAX_FPS else 1 / MAX_FPS
+        began = before = time.monotonic()
+        while self._capture.grab():
+            self._grabbed, now = True, time.monotonic()
+            if now - before > interval_s / 2 or now - began > BUFFERED_S:
+                return
+            self._grabbed, before = False, now
 
     @property
     def behind_s(self) -> float:
@@ -64,7 +80,8 @@ class CvCapture:
 
     def read(self) -> np.ndarray | None:
         """The next image, after skipping up to MAX_BAD damaged ones."""
-        read, image = self._capture.read()
+        read, image = self._capture.retrieve() if self._grabbed else self._capture.read()
+        self._grabbed = False
         if self._delay and read:
             self._delay.add(time.monotonic(), self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         return square_pixels(image, self._capture) if read else self._after_damage()

@@ -117,7 +117,7 @@ class Live:
         self._reader = _Reader(self._connect)
         if not self._reader.images.wait(self._open_s, self._ended) and not self._ended():
             self._reader.images.leave()
-            why = self._reader.why() or f" within {self._open_s:.0f} s"
+            why = self._reader.why(self._title) or f" within {self._open_s:.0f} s"
             if self._wait and not isinstance(self._reader.images.error, MissingDependency):
                 self._trouble = f"{self._title} gives no images{why}: waiting for it."
                 self._log(self._trouble)
@@ -181,7 +181,9 @@ class Live:
         pause, longest = self._retry_s
         shown, long = True, logged
         if not self._ended() and not logged:
-            self._trouble = f"{self._title} stopped giving images{self._reader.why()}: retrying until it is back."
+            self._trouble = (
+                f"{self._title} stopped giving images{self._reader.why(self._title)}: retrying until it is back."
+            )
             if shown := self._counts_few():
                 self._log(self._trouble)
         lost = time.monotonic()
@@ -192,7 +194,7 @@ class Live:
                 return
             pause = min(2 * pause, longest)
             self._trying()
-            if reason := self._reader.why():
+            if reason := self._reader.why(self._title):
                 self._trouble = f"{self._title} gives no images{reason}: retrying until it is back."
             if not long and time.monotonic() - lost > LONG_S:
                 long = shown = True
@@ -265,8 +267,9 @@ class _Reader(threading.Thread):
         except Exception as error:  # no driver's exception may end the loop: the camera counts as lost
             self.images.end(error)
 
-    def why(self) -> str:
-        """The error that ended it, in parentheses, or ""."""
+    def why(self, title: str) -> str:
+        """The error that ended it, in parentheses, without the title with which the message begins; or ""."""
         if (error := self.images.error) is None:
             return ""
-        return f" ({' '.join(str(error).split()).rstrip('.') or type(error).__name__})"
+        text = " ".join(str(error).split()).removeprefix(title).strip().rstrip(".")
+        return f" ({text or type(error).__name__})"

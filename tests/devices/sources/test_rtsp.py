@@ -64,6 +64,7 @@ def test_a_slow_reader_of_a_stream_gets_its_newest_image(serve, options):
             delays.append(delay_s(frame.image_bgr))
             time.sleep(0.3)
     assert source.name == server.url() and source.skipped > 20
+    assert delays[0] < 0.8, "FFmpeg has buffered a second of images while it opened the stream"
     assert max(delays[3:]) < 1, "without the newest, 0.26 s more for each image"
 
 
@@ -210,7 +211,7 @@ def test_a_stream_that_is_decoded_too_slowly_is_reported_once(monkeypatch):
 def test_the_reason_of_a_long_interruption_is_the_latest_one(monkeypatch):
     monkeypatch.setattr("edgefer.devices.sources.live.LONG_S", 0.3)
     logged, stop = [], threading.Event()
-    answers = iter([None, OSError("The password was changed.")])
+    answers = iter([None, SourceError("The stream cannot be opened: no such path.")])
 
     class Once(Late):
         def read(self):
@@ -219,7 +220,7 @@ def test_the_reason_of_a_long_interruption_is_the_latest_one(monkeypatch):
     images = iter([IMAGE])
 
     def connect():
-        if (error := next(answers, OSError("The password was changed."))) is not None:
+        if (error := next(answers, SourceError("The stream cannot be opened: no such path."))) is not None:
             raise error
         return Once()
 
@@ -230,7 +231,7 @@ def test_the_reason_of_a_long_interruption_is_the_latest_one(monkeypatch):
 
     with Live(connect, "The stream", LiveOptions(log=log, stop=stop), retry_s=(0.05, 0.05)) as source:
         assert len(list(source)) == 1
-    told = "The stream gives no images (The password was changed): retrying until it is back."
+    told = "The stream gives no images (cannot be opened: no such path): retrying until it is back."
     assert logged == [("The stream stopped giving images: retrying until it is back.",) * 2, (told, told)]
 
 
