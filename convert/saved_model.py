@@ -107,7 +107,7 @@ def _convert(folder: str) -> bytes:
     if spec.shape.rank is None or spec.shape[0] not in (None, 1) or None in spec.shape[1:]:
         raise ValueError(f"it takes {spec.shape}, not one image of a known size, or any number of them")
     image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
-    return float_tflite(loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values())))
+    return float_tflite(image, lambda pixels: next(iter(signature(**{name: pixels}).values())))
 
 
 if __name__ == "__main__":
