@@ -61,12 +61,14 @@ def serve(make: Callable[[str], bytes]) -> None:
         sys.exit(f"{type(error).__name__}: {reason(error)}")
 
 
-def float_tflite(network: Any, image: Any, answer: Callable) -> bytes:
+def float_tflite(image: Any, answer: Callable) -> bytes:
     """The float32 .tflite of a loaded network. image: tf.TensorSpec of one. answer: the function of it that is converted."""
     import tensorflow as tf
 
-    function = tf.function(answer).get_concrete_function(image)
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], network).convert()
+    from edgefer.convert.quantize import converter_of
+
+    # Its weights as constants: TFLite would leave those of Keras 3 as variables that nothing fills.
+    return converter_of(tf.function(answer).get_concrete_function(image)).convert()
 
 
 def reason(error: Exception) -> str:

@@ -114,7 +114,7 @@ def _convert(folder: str) -> bytes:
             f"it takes {spec.shape}, not one image of a known size, or any number of them: save it with a fixed input size"
         )
     image = tf.TensorSpec((1, *spec.shape[1:]), spec.dtype)
-    return float_tflite(loaded, image, lambda pixels: next(iter(signature(**{name: pixels}).values())))
+    return float_tflite(image, lambda pixels: next(iter(signature(**{name: pixels}).values())))
 
 
 if __name__ == "__main__":

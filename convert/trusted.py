@@ -49,7 +49,7 @@ def _convert(file: str) -> bytes:
     if isinstance(shape, list) or any(side is None for side in shape[1:]):
         raise ValueError(f"it takes {shape}, not one image of a known size")
     image = tf.TensorSpec((1, *shape[1:]), tf.float32)
-    return float_tflite(network, image, lambda pixels: network(pixels, training=False))
+    return float_tflite(image, lambda pixels: network(pixels, training=False))
 
 
 if __name__ == "__main__":

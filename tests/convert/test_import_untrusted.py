@@ -125,31 +125,49 @@ def test_damaged_metadata_gives_no_author_or_licence(tmp_path):
     assert (read_foreign(file).author, read_foreign(file).license) == ("", "")
 
 
-def test_code_in_a_keras_file_runs_only_with_permission(keras, forked_conversion, tmp_path):
+@pytest.mark.parametrize(
+    ("package", "kind", "suffix"),
+    [
+        ("Keras 2", "functional", ".keras"),
+        ("Keras 3", "functional", ".keras"),
+        ("Keras 3", "sequential", ".keras"),
+        ("Keras 3", "sequential", ".h5"),
+    ],
+)
+def test_code_in_a_keras_file_runs_only_with_permission(keras, forked_conversion, tmp_path, package, kind, suffix):
     """A Lambda that writes a file: it runs only with --trust, and then in another process."""
+    import keras as keras_3
+
+    made_by = keras_3 if package == "Keras 3" else keras
     source = f"lambda x: (__import__('pathlib').Path({str(tmp_path / 'ran')!r}).write_text('it ran'), x * 2.0)[1]"
-    pixels = keras.Input((32, 32, 1))
-    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(7, 3)(keras.layers.Lambda(eval(source))(pixels)))
-    model = keras.Model(pixels, x)
-    model.save(tmp_path / "theirs.keras")
+    layers, pixels = made_by.layers, made_by.Input((32, 32, 1))
+    model = made_by.Sequential(
+        [
+            pixels,
+            layers.Lambda(eval(source)),
+            layers.Conv2D(7, 3, kernel_initializer=made_by.initializers.HeNormal(0)),
+            layers.BatchNormalization(beta_initializer="random_normal"),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    if kind == "functional":
+        model = made_by.Model(model.inputs[0], model.outputs[0])
+    file = tmp_path / f"theirs{suffix}"
+    model.save(file)
     (tmp_path / "ran").unlink()  # building it ran it
     with pytest.raises(InputError, match=r"'Lambda'.*--trust, which runs the code"):
-        read_foreign(tmp_path / "theirs.keras")
+        read_foreign(file)
     assert not (tmp_path / "ran").exists()
 
     logged: list[str] = []
-    request = Request(
-        path=tmp_path / "theirs.keras",
-        trust=True,
-        progress=Lines(logged.append),
-        stated=Stated(labels=tuple("abcdefg"), scale=parse_scale("0..1")),
-    )
+    stated = Stated(labels=tuple("abcdefg"), scale=parse_scale("0..1"))
+    request = Request(path=file, trust=True, progress=Lines(logged.append), stated=stated)
     bundle = import_network(request, tmp_path / "bundle").bundle
     assert (tmp_path / "ran").exists() and "with your permissions, files" in logged[0]
     assert not bundle.has("keras") and b"Lambda" not in bundle.read("float32")
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 1), dtype=np.uint8)
     answers = Network.of(bundle.read("float32"), bundle.card).logits(images)
-    assert np.abs(answers - model(images / np.float32(255), training=False).numpy()).max() < 1e-4
+    assert np.abs(answers - np.asarray(model(images / np.float32(255), training=False))).max() < 1e-4
     assert all(check.passed for check in verify(bundle))
 
 
