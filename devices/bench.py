@@ -180,7 +180,7 @@ def to_markdown(bench: Benchmark) -> str:
         "measured": f"{bench.frames} frames in {bench.seconds:.0f} s, of {bench.source} ({bench.frame}), {bench.faces_per_frame:.1f} faces per frame",
         "board": f"{bench.board}, {counted(bench.cores, 'core')}{limit}",
         "network": f"{bench.network} on {bench.runtime}, {counted(bench.threads, 'thread')}",
-        "detector": bench.detector_reason or bench.detector,
+        "detector": bench.detector,
         "temperature": f"{degrees(bench.temperature_start_c)} at the start, {degrees(bench.temperature_end_c)} at the end",
         "throttling": f"{bench.throttling_start or 'unknown'} at the start, {bench.throttling_end or 'unknown'} at the end",
         "peak memory": "unknown" if bench.peak_memory_mb is None else f"{bench.peak_memory_mb:.0f} MB",

@@ -102,7 +102,8 @@ class Session:
             )
         lap("classify")
         labels = sorted(face.label for face in faces)
-        changed = labels != self._in_view.get(frame.stream, [])
+        # A still image is another scene: equal labels are of other faces.
+        changed = labels != ([] if self.stills else self._in_view.get(frame.stream, []))
         self._in_view[frame.stream] = labels
         return replace(frame, faces=tuple(faces), changed=changed, detector=detected.described)
 

@@ -25,7 +25,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from edgefer.card import ModelCard, Task, Variant, parse_card
-from edgefer.errors import BundleError
+from edgefer.errors import BundleError, InputError
 from edgefer.files import (
     MAX_CARD,
     MAX_NETWORK,
@@ -37,6 +37,7 @@ from edgefer.files import (
     with_name_of_its_own,
     write_file,
 )
+from edgefer.text import printable
 
 CARD = "card.json"
 EXPORTED = "export.json"  # in a folder that `edgefer export` wrote, instead of a card
@@ -82,6 +83,7 @@ USES: dict[Task, str] = {  # what a bundle without a Keras network can still be 
     "find-faces": "be a --finder, and a refiner's --teacher",
     "refine-faces": "be a --refiner",
 }
+NETWORK_FILES = {".keras", ".h5", ".hdf5", ".tflite", ".onnx", ".pt", ".pth", ".pb"}
 TRAINING = "training"  # holds what a training needs to resume
 
 
@@ -96,11 +98,25 @@ def imported_as_tflite(card: ModelCard) -> bool:
     return card.input.stated and Form.KERAS not in card.variants
 
 
+def refuse_network(name: str) -> None:
+    """InputError if a source of images is the file or SavedModel folder of a network."""
+    path = Path(name)
+    if (path.suffix.lower() in NETWORK_FILES and os.path.isfile(path)) or is_saved_model(path):
+        raise InputError(
+            f"{printable(name)} is a network, not something to find faces in: `edgefer import {printable(name)}` makes a bundle of it."
+        )
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether it is a folder that TensorFlow wrote."""
+    return os.path.isfile(folder / "saved_model.pb") and not os.path.lexists(folder / CARD)
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle: its path and its card.
 
-    >>> bundle = Bundle.open(shipped_bundles()["fer-nano"])
+    >>> bundle = Bundle.open("fer-nano")
     >>> bundle.card.input.shape, len(bundle.card.labels), bundle.has("int8")
     ((48, 48, 1), 7, True)
     """
@@ -110,7 +126,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> "Bundle":
-        """Open a bundle, checking its card, that each file is a regular one of the size in the card, and the hash of
+        """Open a bundle by its folder, or a shipped one by its name, checking its card, that each file is a regular one of the size in the card, and the hash of
         each .tflite. Raises BundleError with one sentence.
 
         Other files' hashes are checked when they are read: a device never reads the host's networks. A damaged file never
@@ -123,6 +139,8 @@ class Bundle:
             raise BundleError(
                 f"There is no bundle at {path}, only a file: `edgefer import {path}` makes a bundle of a network."
             )
+        if not mode and str(path) in shipped_networks():
+            return cls.open(shipped_networks()[str(path)])
         if not stat.S_ISDIR(mode):
             raise BundleError(
                 f"There is no bundle at {path}: name a directory that `edgefer train` or `convert` wrote, or one of "
@@ -130,6 +148,7 @@ class Bundle:
             )
         if not mode_of(card_file, error=BundleError):
             hint = " (its training has not finished: `edgefer train --resume`)" if is_begun(path) else ""
+            hint = f", but a network: `edgefer import {path}` makes a bundle of it" if is_saved_model(path) else hint
             raise BundleError(f"{path} is not a bundle: it has no {CARD}{hint}.")
         card = parse_card(read_regular(card_file, MAX_CARD, error=BundleError), str(card_file))
         bundle = cls(path, card)

@@ -161,7 +161,7 @@ class Frame(_Shared):
     index: its number in its source, from 0. time_s: seconds since the source began, by the source's own time stamps.
     image_bgr: uint8 [h, w, 3], OpenCV's channel order. source: the source's name, such as a file's.
     faces: the largest first; empty before they are read. changed: whether the labels differ from those of the previous
-    frame. stream: the number of its source if a run has several, from 0. detector: the detector's name, with the name
+    frame; of an image of a folder, whether it has faces. stream: the number of its source if a run has several, from 0. detector: the detector's name, with the name
     and hash of each of its networks; "" before detection.
 
     A frame is also the sequence of its faces: `for face in frame`, `len(frame)`, `frame[0]`.

@@ -81,6 +81,7 @@ def _write_names_and_counts(axes, matrix: np.ndarray, share: np.ndarray, labels:
 def history_plot(rows: list[Epoch], best: Epoch) -> bytes:
     """Loss and accuracy by epoch, with the kept epoch marked."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [row.epoch for row in rows]
@@ -89,6 +90,7 @@ def history_plot(rows: list[Epoch], best: Epoch) -> bytes:
         axes.plot(epochs, [getattr(row, f"val_{name}") for row in rows], label="validation")
         axes.axvline(best.epoch, color="gray", linestyle=":", label=f"kept: epoch {best.epoch}")
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_ylabel(name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)

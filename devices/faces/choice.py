@@ -15,7 +15,7 @@ from edgefer.options import AS_SHIPPED, DetectorFiles
 
 @dataclass(frozen=True)
 class Choice:
-    """A detector, and a sentence on why it was chosen."""
+    """A detector, and a sentence on why it was chosen, for a terminal: `described` has the hashes of its networks."""
 
     detector: Detector
     reason: str
@@ -32,7 +32,7 @@ def automatic(
     if files.finder:
         return own(files, options, min_face=min_face)
     found = files.yunet or cached_yunet()
-    why = "YuNet, which finds more small faces, is not on this machine (--detector yunet fetches it)"
+    why = "; --detector yunet, a download, finds more small ones"
     if files.yunet or os.path.isfile(found):  # False for a folder that may not be read, too
         refiner = _refiner(files, options)
         try:
@@ -40,19 +40,20 @@ def automatic(
         except EdgeferError as error:
             if files.yunet:  # named by the user
                 raise
-            why = f"YuNet cannot be used: {str(error).removesuffix('.')}"
+            why = f": YuNet cannot be used: {str(error).removesuffix('.')}"
     if not has_shipped_pair():
         return Choice(
             HaarDetector(min_face=min_face),
             "Faces are found by OpenCV's Haar cascade: this installation lacks edgefer's own detector.",
         )
-    return own(files, options, min_face=min_face, why=f": {why}")
+    return own(files, options, min_face=min_face, why=why)
 
 
 def own(files: DetectorFiles, options: PairOptions = DEFAULT_OPTIONS, *, min_face: int = 0, why: str = "") -> Choice:
     """edgefer's own detector, with the named networks or the shipped ones."""
     detector = OwnDetector.of(files, options, min_face=min_face)
-    return Choice(detector, f"Faces are found by edgefer's own detector ({', '.join(detector.networks)}){why}.")
+    named = f" ({', '.join(detector.networks)})" if files.finder or files.refiner else ""
+    return Choice(detector, f"Faces are found by edgefer's own detector{named}{why}.")
 
 
 def yunet(files: DetectorFiles = AS_SHIPPED, options: PairOptions = DEFAULT_OPTIONS, *, min_face: int = 0) -> Choice:
@@ -68,4 +69,4 @@ def _refiner(files: DetectorFiles, options: PairOptions) -> Refiner | None:
 def _yunet(file: Path, refiner: Refiner | None, options: PairOptions, min_face: int) -> Choice:
     lite: Detector = YuNetLite(file, cached_yunet().parent, min_face=min_face, options=options.runtime)
     detector = RefinedDetector(lite, refiner) if refiner else lite
-    return Choice(detector, f"Faces are found by {detector.described}, as int8 .tflite made of {file}.")
+    return Choice(detector, f"Faces are found by YuNet, as int8 .tflite made of {file}.")

@@ -89,7 +89,7 @@ def fetch_yunet(to: Path, *, url: str = URL, track: Track = lambda chunks, total
     """
     if to.is_file() and _sha256(to.read_bytes()) == SHA256:
         return to
-    by_hand = f"download {URL} on another computer and name the file with --yunet, or use --detector haar"
+    by_hand = f"download {URL} on another computer and name the file with --yunet, or leave --detector out"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
             content = b"".join(track(_chunks(answer), -(-BYTES // CHUNK), "Downloading the YuNet face detector"))

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from edgefer.devices.outputs.csvfile import COLUMNS, label_column
+from edgefer.devices.outputs.rows import MAX_LANES, Lane, Row, near
 from edgefer.errors import InputError
 from edgefer.files import is_regular
 from edgefer.records import UNSURE
@@ -21,7 +22,6 @@ MAX_MOMENTS = 15
 MAX_FACES = 10_000  # faces followed at a time; an untrusted file may have any number
 MAX_LABELS = 200
 MAX_TIME_S = 1e10
-GAP_S = 1.0  # after a longer absence, of more than one frame, a face begins another stretch
 # A tracker never gives an id again after so long, in so many frames: its counting has restarted.
 ABSENT_S, ABSENT_FRAMES = 10.0, 10
 # Nor after so long, but a slow disk may have cost the rows in between. It is a restart if the clock went on for longer.
@@ -29,19 +29,6 @@ LOST_S, LOST_FRAMES, RESTART_S = 1.5, 3, 1.0
 FIRST_IDS = 100  # remembered to see that
 
 Span = tuple[str, int]  # a source, and how often it had restarted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One face of one frame. clock: the time in UTC, as in the file. source: its name, "" if the file has none."""
-
-    clock: str
-    source: str
-    frame: int
-    time_s: float
-    id: int
-    label: str
-    score: float
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -113,7 +100,8 @@ def _given_again(seen: Row, row: Row) -> bool:
 class Run:
     """The rows of one source from one start of `edgefer run` to the next, or of consecutive images, each a source.
 
-    unsure: the label of faces that could not be read. images: how many, or 0 for a video or camera.
+    unsure: the label of faces that could not be read. images: how many, or 0 for a video or camera. faces: the rows of
+    each id, of MAX_FACES at most. lanes: those of the MAX_LANES with most rows, by id.
     """
 
     first: Row
@@ -123,12 +111,23 @@ class Run:
     rows: int = 0
     labels: Counter = field(default_factory=Counter)
     scores: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # sums, by label
-    bins: list[Counter] = field(default_factory=list)
+    faces: Counter = field(default_factory=Counter)
+    lanes: dict[int, Lane] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)  # a heap: the shortest first
 
-    def __post_init__(self) -> None:
-        frames = self.last.frame - self.first.frame + 1  # a short run has no more bins than frames
-        self.bins = [Counter() for _ in range(max(1, min(BINS, frames)))]
+    @property
+    def bins(self) -> int:
+        """The number of bins of its timeline; a short run has no more than frames."""
+        return max(1, min(BINS, self.last.frame - self.first.frame + 1))
+
+    def known(self, label: str) -> str:
+        """The label if it was counted, else that of unsure faces: an untrusted file may have any number."""
+        return label if label in self.labels else self.unsure
+
+    def bin_of(self, row: Row) -> int:
+        length_s = self.last.time_s - self.first.time_s
+        place = int((row.time_s - self.first.time_s) / length_s * self.bins) if length_s > 0 else 0
+        return min(self.bins - 1, max(0, place))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +161,12 @@ def read_report(path: Path) -> Report:
             f"{printable(str(path))} has no row that can be read ({reasons[0] if reasons else 'no face was found'})."
         )
     runs = _runs(spans, own_word(UNSURE, labels))
-    shown = list({id(run): run for run in runs.values()}.values())
-    earlier += len(shown[:-MAX_RUNS])
-    _fill(path, runs)
-    return Report(
-        labels=labels, runs=tuple(shown[-MAX_RUNS:]), bad=bad, bad_reason=reasons[0] if reasons else "", earlier=earlier
-    )
+    found = list({id(run): run for run in runs.values()}.values())
+    earlier += len(found[:-MAX_RUNS])
+    shown = found[-MAX_RUNS:]
+    drawn = {id(run) for run in shown}
+    _fill(path, {span: run for span, run in runs.items() if id(run) in drawn})
+    return Report(labels=labels, runs=tuple(shown), bad=bad, bad_reason=reasons[0] if reasons else "", earlier=earlier)
 
 
 def _runs(spans: dict[Span, tuple[Row, Row]], unsure: str) -> dict[Span, Run]:
@@ -185,7 +184,7 @@ def _runs(spans: dict[Span, tuple[Row, Row]], unsure: str) -> dict[Span, Run]:
 
 
 def _fill(path: Path, runs: dict[Span, Run]) -> None:
-    """Count the rows of each run, in a second pass: a long file is never held in memory."""
+    """Count the rows of each run, in a second pass, and fill its lanes in a third: a long file is never held in memory."""
     stretches: dict[tuple[Span, int], Stretch] = {}
     for span, row in _spans(path):
         if span in runs and not isinstance(row, str):
@@ -194,16 +193,21 @@ def _fill(path: Path, runs: dict[Span, Run]) -> None:
                 _follow(runs, stretches, (span, row.id), row)
     for (span, _), stretch in stretches.items():
         _keep(runs[span], stretch)
+    timed = {span: run for span, run in runs.items() if not run.images}
+    for run in timed.values():
+        run.lanes = {face: Lane() for face in sorted(face for face, _ in run.faces.most_common(MAX_LANES))}
+    for span, row in _spans(path) if timed else ():
+        if span in timed and not isinstance(row, str) and (lane := timed[span].lanes.get(row.id)):
+            lane.add(timed[span].bin_of(row), timed[span].known(row.label), row)
 
 
 def _count(run: Run, row: Row) -> None:
-    label = row.label if row.label in run.labels or len(run.labels) < MAX_LABELS else run.unsure
+    label = row.label if len(run.labels) < MAX_LABELS else run.known(row.label)
     run.rows += 1
     run.labels[label] += 1
     run.scores[label] += row.score
-    length_s = run.last.time_s - run.first.time_s
-    place = int((row.time_s - run.first.time_s) / length_s * len(run.bins)) if length_s > 0 else 0
-    run.bins[min(len(run.bins) - 1, max(0, place))][label] += 1
+    if row.id in run.faces or len(run.faces) < MAX_FACES:
+        run.faces[row.id] += 1
 
 
 def _follow(
@@ -211,8 +215,7 @@ def _follow(
 ) -> None:
     """Continue the face's stretch, or end it and begin another."""
     going = stretches.get(face)
-    near = going and (row.time_s - going.last.time_s <= GAP_S or row.frame == going.last.frame + 1)
-    if going and near and going.first.label == row.label:
+    if going and near(going.last, row) and going.first.label == row.label:
         going.last = row
         going.score_sum += row.score
         going.rows += 1

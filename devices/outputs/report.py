@@ -1,13 +1,14 @@
-"""A run's results as one HTML page: shares, a timeline and the most notable moments."""
+"""A run's results as one HTML page: shares, a timeline of each face and the longest moments."""
 
 from edgefer import html
 from edgefer.devices.outputs.overlay import web_color
-from edgefer.devices.outputs.recorded import Report, Run
+from edgefer.devices.outputs.recorded import MAX_FACES, Report, Run
 from edgefer.html import escape
 from edgefer.records import UNSURE
-from edgefer.text import own_word
+from edgefer.text import counted, own_word
 
 NO_LABEL = "#7d868e"
+WIDTH, NAMES, LANE = 960, 80, 24  # of a timeline, the names at its left, and the height of a face's lane
 
 
 def to_html(report: Report, name: str) -> str:
@@ -46,7 +47,7 @@ def _run_parts(run: Run, colors: dict[str, str]) -> list[str]:
             f"{one.seconds:.1f}",
             f"{one.mean_score:.0%}",
         )
-        for one in sorted(run.moments, key=lambda one: one.start_s)
+        for one in sorted(run.moments, key=lambda one: (-one.seconds, one.start_s))
     ]
     listed = html.table(("at", "read at (UTC)", "label", "face", "seconds", "mean score"), moments)
     return [
@@ -71,26 +72,35 @@ def _date(clock: str) -> str:
 
 
 def _timeline(run: Run, colors: dict[str, str]) -> str:
-    """The share of each label over the run, stacked, as SVG."""
-    width, height = 960, 120
-    step, parts = width / len(run.bins), []
-    for number, seen in enumerate(run.bins):
-        total, floor = sum(seen.values()), float(height)
-        for label in colors:
-            if seen[label]:
-                tall = height * seen[label] / total
-                floor -= tall
-                place = f'x="{number * step:.2f}" y="{floor:.2f}" width="{step + 0.1:.2f}" height="{tall:.2f}"'
-                parts.append(f'<rect {place} fill="{colors[label]}"/>')
+    """A lane per face with its labels over the run, as SVG, and how many faces have none."""
+    wide, height = WIDTH - NAMES, LANE * len(run.lanes)
+    lanes = "".join(_lane(run, face, number * LANE, colors) for number, face in enumerate(run.lanes))
     length_s = run.last.time_s - run.first.time_s
     ticks = "".join(
-        f'<text x="{width * share:.0f}" y="{height + 16}" text-anchor="{anchor}">{_clock(round(length_s * share))}</text>'
+        f'<text x="{NAMES + wide * share:.0f}" y="{height + 14}" text-anchor="{anchor}">{_clock(round(run.first.time_s + length_s * share))}</text>'
         for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end"))
     )
-    return (
-        f'<svg viewBox="0 0 {width} {height + 20}" style="width:100%" role="img" aria-label="Share of each label over time" '
-        f'font-size="12" fill="#667"><rect width="{width}" height="{height}" fill="#f1f3f5"/>{"".join(parts)}{ticks}</svg>'
+    svg = (
+        f'<svg viewBox="0 0 {WIDTH} {height + 20}" style="width:100%" role="img" aria-label="The label of each face over time" '
+        f'font-size="12" fill="#667" shape-rendering="crispEdges">{lanes}{ticks}</svg>'
     )
+    if not (rest := len(run.faces) - len(run.lanes)):
+        return svg
+    least = "at least " * (len(run.faces) >= MAX_FACES)
+    return f'{svg}<p class="faint">{least}{counted(rest, "face")} seen in fewer frames {"is" if rest == 1 else "are"} not drawn.</p>'
+
+
+def _lane(run: Run, face: int, top: int, colors: dict[str, str]) -> str:
+    step, tall = (WIDTH - NAMES) / run.bins, LANE - 6
+    parts = [
+        f'<text x="0" y="{top + tall - 4}">{f"face {face}"[:12] if face else "not tracked"}</text>'
+        f'<rect x="{NAMES}" y="{top}" width="{WIDTH - NAMES}" height="{tall}" fill="#888" fill-opacity=".15"/>'
+    ]
+    for begin, end, label in run.lanes[face].stretches():
+        left, right = (NAMES + round(place * step) for place in (begin, end))  # whole, so that no seam is between two
+        place = f'x="{left}" y="{top}" width="{max(1, right - left)}" height="{tall}"'
+        parts.append(f'<rect {place} fill="{colors.get(label, NO_LABEL)}"><title>{escape(label)}</title></rect>')
+    return "".join(parts)
 
 
 def _legend(run: Run, colors: dict[str, str]) -> str:

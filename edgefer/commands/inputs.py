@@ -136,20 +136,30 @@ SkipBad = Annotated[
 def bundle_path(bundle: Path | None, *, reads: bool = False) -> Path:
     """The named bundle, by path or by the name of a shipped one; else the newest under runs/; else the default shipped
     one. reads: skip face-detection networks under runs/."""
-    from edgefer.bundle import newest_bundle, path_or_shipped, shipped_bundles, shipped_networks
+    from edgefer.bundle import path_or_shipped, shipped_bundles, shipped_networks
 
     if bundle is not None:
         return path_or_shipped(bundle, shipped_networks())
-    return newest_bundle(reads=reads) or shipped_bundles()[DEFAULT_MODEL]
+    return newest_made(reads=reads) or shipped_bundles()[DEFAULT_MODEL]
+
+
+def newest_made(*, reads: bool = False, trained: bool = False) -> Path | None:
+    """The newest bundle under runs/, if there is one (see newest_bundle), after a line that says so."""
+    from edgefer import console
+    from edgefer.bundle import newest_bundle
+
+    if newest := newest_bundle(reads=reads, trained=trained):
+        console.log(f"Using {newest}, the newest under runs/{' that is not converted yet' * trained}.")
+    return newest
 
 
 def trained_bundle_path(bundle: Path | None) -> Path:
     """The same, but by default the newest under runs/ that was trained or imported and is not converted yet."""
-    from edgefer.bundle import newest_bundle, with_keras
+    from edgefer.bundle import with_keras
 
     if bundle is not None:
         return bundle_path(bundle)
-    if newest := newest_bundle(trained=True):
+    if newest := newest_made(trained=True):
         return newest
     raise InputError(
         f"There is no trained bundle under runs/: name one ({', '.join(with_keras())} ship), or train one with `edgefer train --data PATH`."

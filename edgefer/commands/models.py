@@ -25,7 +25,7 @@ def models(as_json: AsJson = False) -> None:
         figures = (f"{scores.accuracy:.2%}", f"{scores.macro_recall:.3f}", f"{scores.macro_f1:.3f}")
         size = f"{card.variants[Form.INT8].bytes:,}"
         rows.append((name, f"{card.measured_on}, {scores.count:,}", *figures, size, bundle.hash[:12]))
-    columns = ("name", "images", "accuracy", "recall", "F1", "bytes", "bundle")
+    columns = ("name", "images", "accuracy", "macro recall", "macro F1", "bytes", "bundle")
     console.show_table("Shipped networks, int8; valid is the split they were chosen on", columns, rows)
     for name, bundle in bundles.items():
         console.show(f"{name}: {', '.join(bundle.card.labels)}. Model card: {bundle.path / 'README.md'}")

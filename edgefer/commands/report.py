@@ -22,7 +22,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Summarize a run as one HTML page: timeline, share of each label, longest moments.
+    """Summarize a run as one HTML page: a timeline of each face, share of each label, longest moments.
 
     It works in any browser, offline, and contains no images.
 

@@ -180,6 +180,7 @@ class SourceFlags:
 
     def named(self, inputs: list[str]) -> tuple[Path | None, list[str]]:
         """The bundle and the sources, from arguments and options. InputError if they conflict."""
+        from edgefer.bundle import refuse_network
         from edgefer.devices.sources.cameras import is_camera, is_csi
         from edgefer.devices.sources.urls import shown_address
 
@@ -191,6 +192,8 @@ class SourceFlags:
                     "sources are named with --source."
                 )
         sources += [*(self.camera or []), *(self.source or [])]
+        for name in sources:
+            refuse_network(name)
         if not sources:
             raise InputError(
                 "Name what to read: `edgefer run photo.jpg`, --camera 0, or --source with a video, image, folder, URL or builtin."

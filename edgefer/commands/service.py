@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from edgefer.commands.app import App, Command
-from edgefer.commands.inputs import AsJson
+from edgefer.commands.inputs import AsJson, newest_made
 from edgefer.commands.outputs import OutputFlags
 from edgefer.commands.run_flags import FaceFlags, RuntimeFlags, SourceFlags
 from edgefer.errors import EdgeferError, InputError
@@ -187,7 +187,6 @@ def status(as_json: AsJson = False) -> None:
 def _run_arguments(arguments: list[str]) -> list[str]:
     """The validated arguments of `edgefer run`. Input files get absolute paths, since the service runs in its own folder;
     output files are in that folder."""
-    from edgefer.bundle import newest_bundle
     from edgefer.commands.run_flags import sort_inputs
     from edgefer.devices.sources.cameras import is_camera, open_source
 
@@ -198,7 +197,7 @@ def _run_arguments(arguments: list[str]) -> list[str]:
         raise InputError("Name one input after --: --camera 0, or --source with a stream, such as `-- --camera 0`.")
     _check_outputs(params)
     _check_secrets(words, [params["mqtt"], *sources])
-    if bundle is None and (newest := newest_bundle(reads=True)):
+    if bundle is None and (newest := newest_made(reads=True)):
         words = [str(newest.absolute()), *words]
     live = all(is_camera(source) or open_source(source).live for source in sources)
     return words + ["--headless"] * (not params["headless"]) + ["--wait"] * (live and not params["wait"])

@@ -1,17 +1,21 @@
 """After a fresh install, errors for shipped networks and data are accurate and name the next step."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
-from edgefer.bundle import Bundle
+from edgefer import drawn, load
+from edgefer.bundle import Bundle, shipped_bundles
 from edgefer.cli import app
 from edgefer.commands.convert import _next
 from edgefer.convert import start
-from edgefer.errors import InputError
+from edgefer.errors import BundleError, InputError
 
 NO_DATA = r"fer-small does not say where the images lie that it was trained on \(fer2013\S*\): name them, or .* with --data PATH"
 NEEDS_DATA = "is about decisions on labelled images: name some, similar to those it was trained on, with --data PATH"
@@ -71,3 +75,48 @@ def test_next_command_after_a_conversion_names_the_data(trained, converted, tmp_
     remembered, named = start.start(request), start.start(replace(request, data="my faces", skip_bad=True))
     assert _next(remembered, "out") == "edgefer verify out --data builtin; edgefer run out --camera 0"
     assert _next(named, "out") == "edgefer verify out --data 'my faces' --skip-bad; edgefer run out --camera 0"
+
+
+@pytest.mark.parametrize(
+    "name", ["my.keras", "my.h5", "my.HDF5", "my.tflite", "my.onnx", "my.pt", "my.pth", "my.pb", "saved"]
+)
+def test_run_refuses_the_file_of_a_network_and_reads_nothing_with_another_one(name, edgefer, tmp_path):
+    inside = tmp_path / name / "saved_model.pb" if name == "saved" else tmp_path / name
+    inside.parent.mkdir(exist_ok=True)
+    inside.write_bytes(b"any")
+    cv2.imwrite(str(tmp_path / "photo.png"), next(drawn.scene())[0].image_bgr)
+    hint = f"{name} is a network, not something to find faces in: `edgefer import {name}` makes a bundle of it."
+    for arguments in ([name, "photo.png"], ["photo.png", "--source", name]):
+        done = edgefer("run", *arguments, "--headless", cwd=tmp_path, expect=2)
+        assert done.stderr == f"edgefer: {hint}\n" and not done.stdout
+    assert f"`edgefer import {name}` makes a bundle" in edgefer("verify", name, cwd=tmp_path, expect=2).stderr
+    frames = load("fer-nano").watch(tmp_path / name)
+    with pytest.raises(InputError, match="is a network, not something to find faces in"):
+        next(frames)
+
+
+def test_a_command_that_takes_the_newest_bundle_says_which(edgefer, tmp_path):
+    for age, name in enumerate(("my-2-int8", "my-1")):
+        shutil.copytree(shipped_bundles()["fer-nano"], tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name / "card.json", (1e9 - age, 1e9 - age))
+    line = "Using runs/my-2-int8, the newest under runs/.\n"
+    for command in (
+        ["run", "builtin", "--frames", "1", "--json"],
+        ["verify", "--json"],
+        ["bench", "--minutes", "0.01", "--json"],
+    ):
+        done = edgefer(*command, cwd=tmp_path)
+        assert done.stderr.count(line) == 1 and "Using" not in done.stdout, command
+    assert line in edgefer("evaluate", "--data", "none", cwd=tmp_path, expect=2).stderr
+    assert line in edgefer("service", "install", "--print", "--", "rtsp://camera/live", cwd=tmp_path).stderr
+    assert "Using" not in edgefer("verify", "fer-nano", cwd=tmp_path).stderr
+
+
+def test_a_shipped_bundle_opens_by_its_name_unless_a_folder_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Bundle.open("fer-nano").card.name == "fer-nano" and Bundle.open("face-finder").card.task == "find-faces"
+    with pytest.raises(BundleError, match="There is no bundle at fer-nana: "):
+        Bundle.open("fer-nana")
+    (tmp_path / "fer-nano").mkdir()
+    with pytest.raises(BundleError, match="fer-nano is not a bundle"):
+        Bundle.open("fer-nano")

@@ -101,6 +101,12 @@ def test_watch_yields_frames_whose_faces_keep_their_ids(reader):
         assert now.changed == (labels[0] != labels[1])
 
 
+def test_each_image_of_a_folder_with_faces_has_changed(reader, tmp_path):
+    for number, image in enumerate((IMAGE, IMAGE, np.full_like(IMAGE, 90), IMAGE)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    assert [frame.changed for frame in reader.watch(tmp_path)] == [True, True, False, True]
+
+
 def test_frame_can_be_drawn_displayed_and_converted_to_rows(reader):
     frame = reader(IMAGE)
     assert (edgefer.draw(frame) != IMAGE).any() and not np.shares_memory(edgefer.draw(frame), edgefer.draw(frame))

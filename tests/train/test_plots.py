@@ -1,13 +1,15 @@
 """The plots of a report."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from edgefer.progress import Epoch
 from edgefer.train import plots
-from edgefer.train.plots import confusion_plot
+from edgefer.train.plots import confusion_plot, history_plot
 
 
 @pytest.mark.parametrize("labels", [("no", "smile"), ("happy", "sad", "angry", "surprise")])
@@ -48,3 +50,14 @@ def test_a_font_that_has_a_label_s_letters_is_used(monkeypatch, tmp_path):
     monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
     *families, found = plots._fonts_for(["χαρά"])
     assert families == rcParams["font.family"] and "Last Resort" not in found
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 40])
+def test_a_history_has_ticks_at_whole_epochs_only(epochs, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_png", figures.append)
+    names = [field.name for field in fields(Epoch) if field.name != "epoch"]
+    rows = [Epoch(epoch=number + 1, **dict.fromkeys(names, 0.5)) for number in range(epochs)]
+    history_plot(rows, rows[-1])
+    for axes in figures[0].axes:
+        assert all(tick == round(tick) for tick in axes.get_xticks()) and len(axes.get_xticks())

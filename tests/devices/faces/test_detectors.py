@@ -191,7 +191,7 @@ def test_offline_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(
         EdgeferError,
-        match=r"could not be downloaded \(.+\): download https://.+ --yunet, or use --detector haar",
+        match=r"could not be downloaded \(.+\): download https://.+ --yunet, or leave --detector out",
     ):
         fetch_yunet(tmp_path / "yunet.onnx", url="http://127.0.0.1:9/")
 

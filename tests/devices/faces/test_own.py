@@ -247,7 +247,7 @@ def test_without_a_yunet_file_own_is_chosen_and_nothing_is_downloaded(monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(choice, "fetch_yunet", lambda to: pytest.fail("nothing may be downloaded"))
     chosen = choice.automatic()
-    assert chosen.detector.name == "own" and "not on this machine" in chosen.reason
+    assert chosen.detector.name == "own" and "--detector yunet, a download, finds more small ones" in chosen.reason
 
 
 def test_unreadable_cache_counts_as_having_no_yunet(monkeypatch, tmp_path):
@@ -281,7 +281,7 @@ def test_detector_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch,
     card, logged = Bundle.open(shipped_bundles()["fer-small"]).card, []
     make = detector_maker(ReaderOptions(), card, logged.append)
     assert make(DetectorName.AUTO).name == make(DetectorName.AUTO).name == "own"
-    assert len(logged) == 1 and "own detector" in logged[0]
+    assert len(logged) == 1 and "own detector" in logged[0] and len(logged[0]) <= 100, "one line of a terminal"
     reader = Reader.open(Bundle.open(shipped_bundles()["fer-small"]), ReaderOptions())
     assert reader.reasons == {"auto": logged[0]}
     settings = RunSettings(smooth="off", reject=0.0, detector="auto")
@@ -290,7 +290,8 @@ def test_detector_choice_is_logged_once_and_cats_keep_their_cascade(monkeypatch,
     live.change({"detector": "own"})
     assert live.to_json()["detector_reason"] == "", "no reason is known for a detector that was not opened"
     result = run_bench(reader, minutes=0.1 / 60, warm_up=1)
-    assert result.detector_reason == logged[0] and f"| detector | {logged[0]} |" in to_markdown(result)
+    assert result.detector_reason == logged[0] and f"| detector | {reader.detector.described} |" in to_markdown(result)
+    assert "face-finder " in result.detector and "face-refiner " in result.detector, "with their hashes"
     assert isinstance(detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.AUTO), HaarDetector)
     with pytest.raises(InputError, match="finds human faces"):
         detector_maker(ReaderOptions(faces="cat"), card)(DetectorName.OWN)

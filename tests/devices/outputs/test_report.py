@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from edgefer.devices.outputs import recorded
+from edgefer.devices.outputs import recorded, rows
 from edgefer.devices.outputs.csvfile import COLUMNS, Csv
 from edgefer.devices.outputs.recorded import read_report
 from edgefer.devices.outputs.report import to_html
@@ -36,7 +36,7 @@ def test_report_has_shares_moments_and_runs(saved):
         ("happy", 5.9), ("sad", 3.9),
     ]  # fmt: skip
     assert first.moments[0].mean_score == pytest.approx(0.8) and not found.bad
-    assert sum(sum(one.values()) for one in first.bins) == 100
+    assert [*first.lanes[1].stretches()] == [(0, 60, "happy"), (60, 100, "sad")] and first.faces == {1: 100}
     page = to_html(found, "run.csv")
     assert "60.0%" in page and "105 faces read, counting each frame" in page and page.count("<svg") == 2
 
@@ -49,13 +49,14 @@ def write_runs(tmp_path):
     def write(*runs, slowness=1):
         began, lines = datetime(2026, 11, 27, 10), []
         for spans in runs:
-            for number, face in ((n, face) for first, last, face in spans for n in range(first, last + 1)):
+            for number, face in sorted((n, face) for first, last, face in spans for n in range(first, last + 1)):
                 clock = began + timedelta(seconds=number * slowness / 10)
                 lines.append(f"{clock},{number},{number / 10},{face},0,0,9,9,happy,0.8,,0,0.8,0.1,0.1\n")
             began = clock + timedelta(seconds=5)
         (tmp_path / "run.csv").write_text(HEADER + "".join(lines))
         return tmp_path / "run.csv"
 
+    write.file = tmp_path / "run.csv"
     return write
 
 
@@ -85,6 +86,44 @@ def test_a_length_is_rounded(make_frame, tmp_path):
     sink.close()
     page = to_html(read_report(tmp_path / "run.csv"), "run.csv")
     assert "0:04 long" in page and ">0:00<" in page and ">0:02<" in page and ">0:04<" in page  # 3.9 s
+
+
+def test_each_face_has_a_lane_whichever_is_larger_and_its_bars_touch(make_frame, tmp_path):
+    sink = Csv(tmp_path / "run.csv", LABELS)
+    for number in range(50, 350):
+        frame = make_frame(number, "happy" if number < 200 else "neutral", "sad")
+        sink.write(replace(frame, faces=frame.faces[:: -1 if number % 2 else 1]))
+    sink.close()
+    (run,) = read_report(tmp_path / "run.csv").runs
+    assert {face: [*lane.stretches()] for face, lane in run.lanes.items()} == {
+        1: [(0, 120, "happy"), (120, 240, "neutral")], 2: [(0, 240, "sad")],
+    }  # fmt: skip
+    page = to_html(read_report(tmp_path / "run.csv"), "run.csv")
+    bars = re.findall(r'<rect x="(\d+)" y="0" width="(\d+)" height="\d+" fill="#\w+"><title>(\w+)', page)
+    assert [label for *_, label in bars] == ["happy", "neutral"] and sum(map(int, bars[0][:2])) == int(bars[1][0])
+    assert ">face 1<" in page and ">face 2<" in page and "not drawn" not in page
+    assert ">0:05<" in page and ">0:20<" in page and ">0:35<" in page, "times of the video, as in the table"
+
+
+def test_a_face_that_left_and_came_back_has_a_gap_and_missed_frames_have_none(write_runs):
+    (run,) = read_report(write_runs([(0, 99, 1), (150, 199, 1), (0, 199, 2)])).runs
+    assert [*run.lanes[1].stretches()] == [(0, 100, "happy"), (150, 200, "happy")]
+    lines = write_runs([(0, 199, 1)]).read_text().splitlines(keepends=True)
+    write_runs.file.write_text(lines[0] + "".join(lines[1::7]))  # a live camera drops frames
+    (run,) = read_report(write_runs.file).runs
+    assert [*run.lanes[1].stretches()] == [(0, run.bins, "happy")]
+
+
+def test_of_many_faces_those_seen_most_are_drawn_and_the_rest_are_counted(write_runs):
+    file = write_runs([(0, 99 + (face % 2), face) for face in range(1, 31)])
+    (run,) = read_report(file).runs
+    assert list(run.lanes) == list(range(1, 24, 2)) and len(run.lanes) == rows.MAX_LANES
+    assert "18 faces seen in fewer frames are not drawn" in to_html(read_report(file), "run.csv")
+
+
+def test_the_longest_moment_comes_first(saved):
+    page = to_html(read_report(saved), "run.csv")
+    assert re.findall(r'<td class="n">(\d\.\d)</td>', page) == ["5.9", "3.9", "0.4"]
 
 
 def test_label_named_unsure_is_counted_apart_from_unsure_faces(make_frame, tmp_path):
