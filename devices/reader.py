@@ -5,9 +5,9 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,29 @@ class SourceOptions:
     skip_bad: bool = False
     wait: bool = False
     trying: Callable[[], None] = lambda: None
+
+
+def source_options(settings: Mapping[str, Any]) -> SourceOptions:
+    """From keywords: the fields of SourceOptions, and instead of `capture` and `playback` the fields of these.
+
+    >>> source_options({"loop": True}).playback.loop
+    True
+    """
+    parts: dict[str, type] = {"capture": CaptureOptions, "playback": Playback}
+    names = {part: [field.name for field in fields(kind)] for part, kind in parts.items()}
+    flat = [name for part in names.values() for name in part]
+    own = [field.name for field in fields(SourceOptions)]
+    for name in settings:
+        if name not in (*flat, *own):
+            choices = [one for one in (*flat, *own) if one not in parts]
+            raise InputError(f"There is no option {printable(name)!r}: choose {', '.join(choices)}.")
+    given = {name: value for name, value in settings.items() if name in own}
+    for part, kind in parts.items():
+        if inside := {name: settings[name] for name in names[part] if name in settings}:
+            if part in given:
+                raise InputError(f"{part} and {', '.join(inside)} are both given: leave one of them out.")
+            given[part] = as_record(kind, inside)
+    return as_record(SourceOptions, given)
 
 
 class Reader:
@@ -165,8 +188,8 @@ class Reader:
         """Yield the frames of a source in order, with tracked faces and temporally smoothed labels.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
-        read at once. settings: fields of edgefer.devices.reader.SourceOptions, such as `playback=Playback(loop=True)`,
-        with Playback from edgefer.devices.sources.playback.
+        read at once. settings: as on the command line: size=(640, 480), fps and mjpg of cameras; loop=True, realtime=True
+        and rotate=90 of playback; skip_bad=True, wait=True. Or the fields of edgefer.devices.reader.SourceOptions.
 
         A live source gives its newest frame, a file every frame; they are read in a separate thread. The source is opened
         when the first frame is requested. Raises InputError for options that do not suit the source, SourceError if it
@@ -187,7 +210,7 @@ class Reader:
             raise
 
     def _watch(self, sources: Sequence[Any], settings: dict[str, Any]) -> Iterator[Frame]:
-        options = as_record(SourceOptions, settings)
+        options = source_options(settings)
         opened = self.open_sources([str(one) for one in sources], options)
         session = self.session(live=opened.live, stills=opened.stills)
         limit_s = None if opened.live or options.playback.realtime else HANG_S

@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -109,6 +110,11 @@ class Csv(Sink):
 
     def close(self) -> None:
         self._file.close()
+
+    def summary(self) -> str:
+        if not self._rows:
+            return ""
+        return f"{self.name}, {counted(self._rows, 'row')} of this run; next: edgefer report {shlex.quote(self.name)}"
 
     def kept(self) -> str:
         return f"{counted(self._rows, 'row of this run is', 'rows of this run are')} in it"
