@@ -172,7 +172,8 @@ class Reader:
         """Yield the frames of a source in order, with tracked faces and temporally smoothed labels.
 
         source: a camera's number, "csi", a video, image or folder, a URL, "gst:PIPELINE" or "builtin"; or a list of them,
-        read at once. settings: fields of edgefer.devices.reader.SourceOptions, such as size=(1280, 720), loop=True, wait=True.
+        read at once. settings: as on the command line: size=(640, 480), fps and mjpg of cameras; loop=True, realtime=True
+        and rotate=90 of playback; skip_bad=True, wait=True: the fields of edgefer.devices.reader.SourceOptions.
 
         A live source gives its newest frame, a file every frame; they are read in a separate thread. The source is opened
         when the first frame is requested. Raises InputError for options that do not suit the source, SourceError if it

@@ -53,13 +53,18 @@ class Check:
         return self.status is not Status.FAIL
 
     @property
+    def answer(self) -> bool | None:
+        """Whether it passed, for programs; None if it was not made."""
+        return None if self.status is Status.NOT_CHECKED else self.passed
+
+    @property
     def doubtful(self) -> bool:
         return self.status is Status.DOUBTFUL
 
     def to_json(self) -> dict[str, object]:
         """Plain values; question, group, fix and examples only if present."""
         extra = {"fix": self.fix, "question": self.question, "group": self.group, "examples": list(self.examples)}
-        base = {"subject": self.subject, "status": self.status.value, "passed": self.passed, "detail": self.detail}
+        base = {"subject": self.subject, "status": self.status.value, "passed": self.answer, "detail": self.detail}
         return base | {name: value for name, value in extra.items() if value}
 
 

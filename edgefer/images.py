@@ -22,6 +22,9 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif",
     ".jp2", ".pgm", ".ppm", ".pbm", ".pnm",
 )  # fmt: skip
+READ = tuple(
+    suffix for suffix in SUFFIXES if suffix not in (".heic", ".heif")
+)  # those two are images that nobody decodes
 FLOATS = "holds floating-point samples, whose range is not defined: save it with 8 or 16 bits"
 WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 256 << 20

@@ -100,7 +100,7 @@ class Verification:
         return [
             {
                 "subject": check.subject, "question": check.question, "status": check.status.value,
-                "passed": check.passed, "detail": check.detail, "fix": check.fix,
+                "passed": check.answer, "detail": check.detail, "fix": check.fix,
             }
             for check in self.checks
         ]  # fmt: skip

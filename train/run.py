@@ -161,17 +161,26 @@ class RunFolder:
         """Whether there is a finished epoch, of the network or of a fold."""
         return any(FitFolder(folder).started() for folder in (self.training.path, *self.training.path.glob("folds/*")))
 
+    def holds_nothing_after(self, error: BaseException) -> bool:
+        """Whether what ended a new training leaves nothing in the folder that is worth resuming: no finished epoch, nor, after
+        Ctrl-C, what may have taken as long, such as the outputs of teachers and the preparation of a face training."""
+        if self.started() or any(stage.started() or stage.finished for stage in self.stages()):
+            return False
+        prepared = self.finds_faces or self.soft_labels.exists() or self.candidates.exists()
+        interrupted = isinstance(error, KeyboardInterrupt) and not prepared
+        return interrupted or isinstance(error, EdgeferError) or not self.resumable
+
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Lock the folder for one training. One that fails before its first checkpoint, or is interrupted before it can
-        be resumed, leaves nothing behind."""
+        """Lock the folder for one training. One that fails or is interrupted before its first epoch leaves nothing behind,
+        see holds_nothing_after."""
         resumed = self.resumable
         with self.locked():
             try:
                 self.clean()
                 yield
             except BaseException as error:
-                if not resumed and not self.started() and (isinstance(error, EdgeferError) or not self.resumable):
+                if not resumed and self.holds_nothing_after(error):
                     self.clear()
                 raise
 

@@ -49,8 +49,8 @@ def train_in_stages(
         plan.save(folder)
         try:
             return _train_stages(plan, run, progress=progress, detectors=detectors, cache=cache)
-        except EdgeferError:
-            if not resumed and not any(one.started() or one.finished for one in (folder, *folder.stages())):
+        except (EdgeferError, KeyboardInterrupt) as error:
+            if not resumed and folder.holds_nothing_after(error):
                 folder.clear()
             raise
 

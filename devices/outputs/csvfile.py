@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,6 +111,11 @@ class Csv(Sink):
 
     def close(self) -> None:
         self._file.close()
+
+    def summary(self) -> str:
+        if not self._rows:
+            return ""
+        return f"{self.name}, {counted(self._rows, 'row')} of this run; next: edgefer report {shlex.quote(self.name)}"
 
     def kept(self) -> str:
         if not self._rows:

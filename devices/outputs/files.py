@@ -79,8 +79,8 @@ class PartialFile:
     """A temporary file beside `path` that is renamed to `path` once complete. Its name is derived from the path, so that
     a second run gets a SourceError. A killed run's leftover is overwritten."""
 
-    def __init__(self, path: Path):
-        self.path = path.absolute()
+    def __init__(self, path: Path, *, overwrite: bool = False):
+        self.path, self._overwrite = path.absolute(), overwrite
         number = hashlib.sha256(os.fsencode(self.path.name)).hexdigest()[:12]
         self.file = self.path.with_name(f".edgefer-{number}.partial{self.path.suffix.lower()}")
         self._folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -105,7 +105,10 @@ class PartialFile:
         )
 
     def publish(self) -> None:
-        """Rename it to `path`. EdgeferError when that now exists: nothing is overwritten."""
+        """Rename it to `path`. EdgeferError when that now exists, unless it may be overwritten."""
+        if self._overwrite:
+            self.file.replace(self.path)
+            return
         try:
             os.link(self.file, self.path)
         except OSError as error:  # FileExistsError, or a file system without links, as on many SD cards

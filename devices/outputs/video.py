@@ -30,12 +30,14 @@ class VideoFile(Sink):
 
     Written to a temporary file and renamed at the end, so that a file of that name is always complete. Frames keep their
     times. An .mp4 is H.264, which browsers play, if an encoder is installed; else `notice` is a message about that.
-    live: interruptions of the source are shortened to LIVE_GAP_S.
+    live: interruptions of the source are shortened to LIVE_GAP_S. overwrite: at the end, replace a file of that name.
     """
 
     every_frame = True
 
-    def __init__(self, path: Path, fps: float, *, live: bool = False, view: View | None = None):
+    def __init__(
+        self, path: Path, fps: float, *, live: bool = False, view: View | None = None, overwrite: bool = False
+    ):
         self.name, self.path, self.live = printable(str(path)), path, live
         # Pauses are shortened to MAX_GAP_S: at a lower rate, frames of a time-lapse would fall between two of the video's.
         self.fps = max(fps, 1 / MAX_GAP_S)
@@ -46,13 +48,15 @@ class VideoFile(Sink):
                 f"Cannot save to {self.name}: name a .mp4 or .avi video, a .png or .jpg image, or a folder."
             )
         check_folder(path, "save")
-        if path.exists():
-            raise SourceError(f"{self.name} is there already: choose another name, or remove it first.")
+        if path.exists() and not overwrite:
+            raise SourceError(
+                f"{self.name} is there already: choose another name, or replace the file with --overwrite."
+            )
         self._still = suffix in STILLS
         kind = h264_encoder() if suffix == ".mp4" else MotionJpegEncoder
         self.notice = "" if kind or self._still else f"{self.name} {NO_H264}."
         self._open: Callable[[str, tuple[int, int], float], Encoder] = kind or CvEncoder
-        self.partial = PartialFile(path)
+        self.partial = PartialFile(path, overwrite=overwrite)
         hush_codecs()
         self._encoder: Encoder | None = None
         self._last: Frame | None = None

@@ -17,7 +17,7 @@ from edgefer.devices.sources.counts import frames_not_shown
 from edgefer.devices.sources.state import SourceState
 from edgefer.devices.sources.urls import shown_address
 from edgefer.errors import ImageError, IncompleteError, SourceError
-from edgefer.images import SUFFIXES, is_image_file, problem_of, read_image
+from edgefer.images import READ, is_image_file, problem_of, read_image
 from edgefer.native import native_path
 from edgefer.quiet import hush_codecs, quiet
 from edgefer.records import Frame
@@ -216,7 +216,7 @@ class Images(Recorded):
         shown = printable(str(folder))
         if not files:
             hint = " Its subfolders are not read: name one of them." if any(map(Path.is_dir, folder.iterdir())) else ""
-            raise SourceError(f"The folder {shown} holds no images ({', '.join(SUFFIXES)}).{hint}")
+            raise SourceError(f"The folder {shown} holds no images ({', '.join(READ)}).{hint}")
         source = cls(files, shown, skip_bad=skip_bad)
         known = set(files)
         source.left_out = [f"{printable(file.name)}: not an image" for file in everything if file not in known]

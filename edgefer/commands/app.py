@@ -11,10 +11,16 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from edgefer.commands.config import typed_first, with_new_names
-from edgefer.errors import InputError
+from edgefer.errors import InputError, Interrupted
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
 GIVEN = "edgefer.given"  # in a context's meta: the original arguments
+
+STOPPED = {
+    "import": "Stopped; no bundle was written.",
+    "evaluate": "Stopped; no report was written.",
+    "verify": "Stopped; nothing was proven, and no certificate was written.",
+}
 
 
 def _plain_types(params: list[Any]) -> list[Any]:
@@ -57,7 +63,10 @@ class Command(TyperCommand):
         for number in (signal.SIGTERM, signal.SIGHUP):  # from here on as Ctrl-C: unfinished files are removed
             if signal.getsignal(number) == signal.SIG_DFL:  # SIGHUP is ignored under nohup
                 signal.signal(number, signal.default_int_handler)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # which Typer ends without a word
+            raise Interrupted(STOPPED.get(ctx.command.name, "Stopped.")) from None
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _plain_types(super().get_params(ctx))

@@ -90,7 +90,6 @@ class _Opener:
         self._view: View = View(blur_faces=wanted.blur_faces)
         self._generated = "" if wanted.token else new_token()
         self._page_url = ""
-        self._saved: Feed | None = None
         self.fed: list[Feed] = []
         self.unfed: list[Sink] = []  # sinks that need no queue
 
@@ -102,7 +101,7 @@ class _Opener:
         self._open_mqtt()
         self._open_screen()
         self._run.stats.sinks = self.fed
-        return OpenOutputs(sinks=[*self.fed, *self.unfed], fed=self.fed, saved=self._saved, live=self._run.source.live)
+        return OpenOutputs(sinks=[*self.fed, *self.unfed], fed=self.fed, live=self._run.source.live)
 
     def close(self) -> None:
         for sink in (*self.fed, *self.unfed):
@@ -134,12 +133,14 @@ class _Opener:
             if not self._wanted.save.suffix:
                 if source.live:
                     raise InputError("--save FOLDER keeps every frame, and is for files: name a video, out.mp4.")
-                self._saved = self._feed(ImageFolder(self._wanted.save, view=self._view))
+                self._feed(ImageFolder(self._wanted.save, view=self._view))
                 return
-            video = VideoFile(self._wanted.save, source.fps, live=source.live, view=self._view)
+            video = VideoFile(
+                self._wanted.save, source.fps, live=source.live, view=self._view, overwrite=self._wanted.overwrite
+            )
             if video.notice:
                 console.log(video.notice)
-            self._saved = self._feed(video)
+            self._feed(video)
 
     def _open_actions(self) -> None:
         from edgefer import console
@@ -217,18 +218,18 @@ class _Opener:
             self.unfed.append(Window(self._view))  # without a queue: a window belongs to the main thread
         elif not self._wanted.headless:
             console.log("There is no display for a window: running without one.")
-        if not self.fed and not self.unfed:
-            source = self._run.source
+        source = self._run.source
+        one_image = source.stills and source.total == 1 and not self._wanted.json_lines
+        if one_image or not (self.fed or self.unfed):
             self._feed(FaceLines(sys.stdout) if source.stills else Changes(sys.stdout, named=source.streams > 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenOutputs:
-    """The sinks, those with a queue, and the one of --save."""
+    """The sinks, and those with a queue."""
 
     sinks: "list[Sink]"
     fed: "list[Feed]"
-    saved: "Feed | None"
     live: bool = False
 
     def conclude(self) -> None:
@@ -236,8 +237,9 @@ class OpenOutputs:
         state of a recorded source, BrokenPipeError for stdout."""
         from edgefer import console
 
-        if self.saved and not self.saved.error and (saved := self.saved.sink.summary()):
-            console.log(f"Saved {saved}")
+        for feed in self.fed:
+            if not feed.error and (saved := feed.sink.summary()):
+                console.log(f"Saved {saved}")
         failed = [feed for feed in self.fed if feed.error]
         for feed in failed:
             if isinstance(feed.error, BrokenPipeError):

@@ -17,6 +17,12 @@ Save = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="--save: replace a file of that name, unless it is a source.", rich_help_panel=PANEL
+    ),
+]
 JsonLinesOption = Annotated[
     bool, typer.Option("--json", help="One JSON object per frame on stdout.", rich_help_panel=PANEL)
 ]
@@ -137,6 +143,7 @@ class OutputFlags:
 
     headless: Headless = False
     save: Save = None
+    overwrite: Overwrite = False
     json_lines: JsonLinesOption = False
     csv: CsvOption = None
     on: On = None

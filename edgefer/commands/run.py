@@ -1,5 +1,6 @@
 """edgefer run: read faces from cameras, videos and images."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -67,6 +68,8 @@ def run_options(
     bundle, sources = source.named(inputs or [])
     if outputs.save and len(sources) > 1:
         raise InputError(f"--save takes one source, but {len(sources)} are named: run it once for each.")
+    if outputs.overwrite:
+        _check_overwritable(outputs.save, sources)
     return RunOptions(
         bundle=bundle_path(bundle, reads=True),
         sources=tuple(sources),
@@ -75,6 +78,15 @@ def run_options(
         outputs=outputs,
         frames=source.frames,
     )
+
+
+def _check_overwritable(save: Path | None, sources: list[str]) -> None:
+    """InputError unless --save names a file, which is neither a source nor in a folder that is one."""
+    if save is None or not save.suffix:
+        raise InputError("--overwrite is for --save FILE: give both, or leave it out.")
+    place = save.resolve()
+    if {place, place.parent} & {Path(source).resolve() for source in sources if os.path.exists(source)}:
+        raise InputError(f"{save} would overwrite what is read: choose another --save.")
 
 
 def _run(options: RunOptions) -> None:

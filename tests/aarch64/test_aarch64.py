@@ -22,7 +22,7 @@ def verify_on(core, **where) -> dict[str, dict]:
     done = python_on(core, "-m", "edgefer.cli", "verify", "fer-small", "--json", **where)
     assert done.returncode == 0, done.stdout + done.stderr
     checks = {check["subject"]: check for check in json.loads(done.stdout)["checks"]}
-    assert set(ROWS) <= set(checks) and all(check["passed"] for check in checks.values())
+    assert set(ROWS) <= set(checks) and all(check["passed"] is not False for check in checks.values())
     return checks
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -187,3 +188,48 @@ def test_snapshot_on_saves_a_single_image_without_a_hold_time(edgefer, tmp_path)
     label = shown["faces"][0]["label"]
     edgefer("run", "fer-nano", tmp_path / "photo.png", "--headless", "--snapshot-on", f"{label}={tmp_path}/out")
     assert len([*(tmp_path / "out").iterdir()]) == 1
+
+
+@pytest.fixture
+def photo(tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.png"), next(drawn.scene())[0].image_bgr)
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize(
+    "output", [("--save", "out.png"), ("--csv", "my out.csv"), ("--csv", "a.csv", "--save", "b.jpg")]
+)
+def test_the_faces_of_one_image_are_shown_whatever_is_saved(output, edgefer, photo):
+    done = edgefer("run", "fer-nano", photo.name, "--headless", *output, cwd=photo.parent)
+    assert done.stdout.count("photo.png: ") == 2 and " pixels at " in done.stdout
+    for file in output[1::2]:
+        then = f", 2 rows of this run; next: edgefer report {shlex.quote(file)}" if file.endswith(".csv") else ""
+        assert f"Saved {file}{then}\n" in done.stderr
+    shown = edgefer("run", "fer-nano", photo.name, "--headless", "--json", "--save", "c.png", cwd=photo.parent).stdout
+    assert len(json.loads(shown)["faces"]) == 2, "one object and no other line"
+
+
+def test_overwrite_replaces_a_saved_file_but_never_what_is_read(edgefer, photo):
+    def run(*arguments, expect=0):
+        return edgefer("run", "fer-nano", *arguments, "--headless", cwd=photo.parent, expect=expect).stderr
+
+    run("photo.png", "--save", "out.png")
+    out = photo.with_name("out.png")
+    out.write_bytes(b"older")
+    assert "is there already: choose another name, or replace the file with --overwrite" in run(
+        "photo.png", "--save", "out.png", expect=2
+    )
+    assert out.read_bytes() == b"older"
+    run("photo.png", "--save", "out.png", "--overwrite")
+    assert cv2.imread(str(out)) is not None
+    photo.with_name("link.png").symlink_to("photo.png")
+    before = photo.read_bytes()
+    for source, saved in (
+        ("photo.png", "photo.png"),
+        ("photo.png", "link.png"),
+        (".", "photo.png"),
+        ("link.png", "photo.png"),
+    ):
+        assert "would overwrite what is read" in run(source, "--save", saved, "--overwrite", expect=2)
+    assert "--overwrite is for --save FILE" in run("photo.png", "--csv", "a.csv", "--overwrite", expect=2)
+    assert photo.read_bytes() == before

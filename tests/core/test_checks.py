@@ -62,6 +62,11 @@ def test_json_begins_with_the_facts_and_holds_every_example(capsys):
     ]
 
 
+def test_a_check_that_was_not_made_has_not_passed_in_json():
+    answers = [check["passed"] for check in checks.to_json(of(*Status))["checks"]]
+    assert answers == [True, True, True, None, False]
+
+
 def test_untrusted_text_is_escaped_for_the_terminal(capsys):
     console.show(EVIL)
     console.log(EVIL)

@@ -306,3 +306,18 @@ def test_pauses_of_realtime_playback_are_not_mistaken_for_a_hang(reader, tmp_pat
         assert loop.run(opened, reader.session(), [], overlap=True, limit_s=None).frames == 3
     with pytest.raises(EdgeferError, match="it hangs"), source as opened:
         loop.run(opened, reader.session(), [], overlap=True, limit_s=0.3)
+
+
+def test_watch_takes_the_settings_of_the_command_line_by_their_names(reader):
+    frames = reader.watch("builtin", loop=True, rotate=90)
+    assert [next(frames).index for _ in range(130)][-1] == 129, "the scene has 120"
+    assert next(frames).image_bgr.shape == (480, 360, 3)
+    frames.close()
+    with pytest.raises(
+        InputError, match=r"There is no option 'lop': choose size, fps, mjpg, loop, .*rotate.*skip_bad, wait"
+    ):
+        next(reader.watch("builtin", lop=True))
+    with pytest.raises(InputError, match="loop 'yes' is not right: give True or False"):
+        next(reader.watch("builtin", loop="yes"))
+    with pytest.raises(InputError, match="are for cameras"):
+        next(reader.watch("builtin", fps=10))
