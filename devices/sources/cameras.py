@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import unquote
 
+from edgefer.bundle import refuse_network
 from edgefer.devices.sources import captures
 from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
 from edgefer.devices.sources.files import Drawn, Images, Source, Video
@@ -102,6 +103,7 @@ def open_source(where: str, *, password: str = "", skip_bad: bool = False, live:
 
 
 def _open_path(path: Path, skip_bad: bool) -> Source:
+    refuse_network(str(path))
     shown = shown_address(str(path))
     if not (mode := mode_of(path, error=SourceError)):
         hint = " An address begins with a scheme, such as rtsp:// or http://." if "@" in str(path) else ""

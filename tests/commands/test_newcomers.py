@@ -91,6 +91,8 @@ def test_run_refuses_the_file_of_a_network_and_reads_nothing_with_another_one(na
         done = edgefer("run", *arguments, "--headless", cwd=tmp_path, expect=2)
         assert done.stderr == f"edgefer: {hint}\n" and not done.stdout
     assert f"`edgefer import {name}` makes a bundle" in edgefer("verify", name, cwd=tmp_path, expect=2).stderr
+    assert hint in edgefer("bench", "--source", name, cwd=tmp_path, expect=2).stderr
+    assert hint in edgefer("service", "install", "--print", "--", name, cwd=tmp_path, expect=2).stderr
     frames = load("fer-nano").watch(tmp_path / name)
     with pytest.raises(InputError, match="is a network, not something to find faces in"):
         next(frames)
@@ -169,3 +171,17 @@ cli.main()
     done = Fork(command, dict(os.environ), tmp_path, tmp_path / "ends.py").done()
     assert (done.returncode, done.stderr, done.stdout) == (130, f"edgefer: {sentence}\n", "")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["ends.py", "my.tflite"]
+
+
+def test_an_empty_folder_s_list_of_image_types_names_only_those_that_are_read(edgefer, tmp_path):
+    shown = edgefer("run", "fer-nano", tmp_path, "--headless", expect=2).stderr
+    assert "holds no images (.jpg, " in shown and ".avif" in shown and ".hei" not in shown
+    (tmp_path / "a.heic").write_bytes(
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x14ispe" + bytes(11) + b"\x28\0\0\0\x1e"
+    )
+    assert "convert it to JPEG" in edgefer("run", "fer-nano", tmp_path, "--headless", expect=2).stderr
+
+
+def test_models_names_its_columns_as_other_tables_do(edgefer):
+    shown = edgefer("models").stdout
+    assert " macro recall " in shown and " macro F1 " in shown
