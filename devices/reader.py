@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefer.bundle import Bundle, refuse_network
+from edgefer.bundle import Bundle
 from edgefer.card import ModelCard
 from edgefer.devices.board.boards import this_board
 from edgefer.devices.faces.choice import Choice, automatic, own, yunet
@@ -234,7 +234,6 @@ def closed_source(names: Sequence[str], options: SourceOptions, live: LiveOption
     made: list[Source] = []
     live = replace(live, queue=max(0, sum("://" in name for name in names) - 1))
     for name in names:
-        refuse_network(name)
         if not is_camera(name) and options.capture != DEFAULT_CAPTURE:
             raise InputError("--size, --fps and --mjpg are for cameras: a file or stream has its own.")
         source = _named_source(name, options, live, alone=len(names) == 1)

@@ -84,6 +84,7 @@ USES: dict[Task, str] = {  # what a bundle without a Keras network can still be 
     "refine-faces": "be a --refiner",
 }
 NETWORK_FILES = {".keras", ".h5", ".hdf5", ".tflite", ".onnx", ".pt", ".pth", ".pb"}
+IMAGES_IN = {".csv", ".gz", ".zip"}  # labelled, for training
 TRAINING = "training"  # holds what a training needs to resume
 
 
@@ -135,6 +136,8 @@ class Bundle:
         path = Path(path)
         card_file = path / CARD
         mode = mode_of(path, error=BundleError)
+        if stat.S_ISREG(mode) and path.suffix.lower() in IMAGES_IN:
+            raise BundleError(f"{path} is no bundle, but data: give it with --data.")
         if stat.S_ISREG(mode):
             raise BundleError(
                 f"There is no bundle at {path}, only a file: `edgefer import {path}` makes a bundle of a network."

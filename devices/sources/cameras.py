@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import unquote
 
+from edgefer.bundle import refuse_network
 from edgefer.devices.sources import captures
 from edgefer.devices.sources.captures import DEFAULT_CAPTURE, CaptureOptions
 from edgefer.devices.sources.files import Drawn, Images, Source, Video
@@ -105,6 +106,7 @@ def open_source(where: str, *, password: str = "", skip_bad: bool = False, live:
 
 
 def _open_path(path: Path, skip_bad: bool) -> Source:
+    refuse_network(str(path))
     shown = shown_address(str(path))
     if str(path) == "-" and not path.exists():
         raise SourceError(f"- for standard input is not supported: {NO_PIPE}")

@@ -44,7 +44,12 @@ class Command(TyperCommand):
         args = with_new_names(args)
         if not ctx.resilient_parsing:
             self._refuse_empty(ctx, args)
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except UsageError as error:
+            if "unexpected extra argument" in error.message and any("--data" in param.opts for param in self.params):
+                error.message += ". Images to learn from or to measure on are given with --data PATH."
+            raise
         if ctx.params.get("config"):
             typed_first(ctx)
         return rest
@@ -77,10 +82,24 @@ class Group(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         given = tuple(args)  # parsing removes them
-        with _without_secrets(given):
+        with _without_secrets(given), self._hinting(given, f"edgefer {info_name}" if parent else "edgefer"):
             context = super().make_context(info_name, args, parent, **extra)
         context.meta.setdefault(GIVEN, given)
         return context
+
+    @contextlib.contextmanager
+    def _hinting(self, given: Sequence[str], group: str) -> Iterator[None]:
+        """Say where an option belongs that is given before the command."""
+        try:
+            yield
+        except UsageError as error:
+            option, command = (
+                getattr(error, "option_name", ""),
+                next((one for one in given if one in self.commands), ""),
+            )
+            if option and command:
+                error.message += f". Options come after the command: {group} {command} {option}"
+            raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         try:

@@ -7,6 +7,7 @@ import typer
 
 from edgefer.commands.app import App
 from edgefer.commands.inputs import INPUT, AsJson, GroupBy, Names, SkipBad, bundle_path
+from edgefer.errors import InputError
 
 if TYPE_CHECKING:
     from edgefer.train.data.audit import Audit
@@ -25,9 +26,14 @@ def check(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="A folder of images, a FER2013 CSV (.csv, .gz, .zip, .tar.gz), or 'builtin'."
+            metavar="PATH",
+            help="A folder of images, a FER2013 CSV (.csv, .gz, .zip, .tar.gz), or 'builtin'.",
+            show_default=False,
         ),
-    ],
+    ] = "",
+    data: Annotated[
+        str, typer.Option(metavar="PATH", help="The same, as other commands take it.", rich_help_panel=INPUT)
+    ] = "",
     names: Names = "",
     labels: Annotated[
         str, typer.Option(metavar="ferplus|FILE", help="FER+ votes, as for edgefer train.", rich_help_panel=INPUT)
@@ -53,9 +59,11 @@ def check(
     from edgefer.train.data.audit import audit
     from edgefer.train.data.load import DataOptions
 
+    if bool(path) == bool(data):
+        raise InputError("Name the data once: edgefer data check fer2013.csv, a folder of images, or builtin.")
     card = Bundle.open(bundle_path(bundle)).card if bundle else None
     options = DataOptions(labels=labels, names=names, skip_bad=skip_bad, group_by=group_by)
-    found = audit(path, options, card=card, progress=console.PROGRESS)
+    found = audit(path or data, options, card=card, progress=console.PROGRESS)
     if not as_json:
         _show(found)
     report(

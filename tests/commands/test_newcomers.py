@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import cv2
 import pytest
+from forks import Fork
 from typer.testing import CliRunner
 
 from edgefer import drawn, load
@@ -90,6 +91,8 @@ def test_run_refuses_the_file_of_a_network_and_reads_nothing_with_another_one(na
         done = edgefer("run", *arguments, "--headless", cwd=tmp_path, expect=2)
         assert done.stderr == f"edgefer: {hint}\n" and not done.stdout
     assert f"`edgefer import {name}` makes a bundle" in edgefer("verify", name, cwd=tmp_path, expect=2).stderr
+    assert hint in edgefer("bench", "--source", name, cwd=tmp_path, expect=2).stderr
+    assert hint in edgefer("service", "install", "--print", "--", name, cwd=tmp_path, expect=2).stderr
     frames = load("fer-nano").watch(tmp_path / name)
     with pytest.raises(InputError, match="is a network, not something to find faces in"):
         next(frames)
@@ -120,3 +123,65 @@ def test_a_shipped_bundle_opens_by_its_name_unless_a_folder_has_it(tmp_path, mon
     (tmp_path / "fer-nano").mkdir()
     with pytest.raises(BundleError, match="fer-nano is not a bundle"):
         Bundle.open("fer-nano")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("train fer2013.csv", "Images to learn from or to measure on are given with --data PATH"),
+        ("evaluate fer-nano fer2013.csv", "Images to learn from or to measure on are given with --data PATH"),
+        ("--data fer2013.csv train", "Options come after the command: edgefer train --data"),
+        ("--camera rtsp://me:secret@host run", "Options come after the command: edgefer run --camera"),
+        ("data --names 0=a check", "Options come after the command: edgefer data check --names"),
+        ("evaluate fer2013.csv", "fer2013.csv is no bundle, but data: give it with --data."),
+        ("data check", "Name the data once: edgefer data check fer2013.csv"),
+        ("data check fer2013.csv --data fer2013.csv", "Name the data once: edgefer data check fer2013.csv"),
+    ],
+)
+def test_data_or_an_option_at_the_wrong_place_is_told_its_place(arguments, hint, edgefer, tmp_path):
+    (tmp_path / "fer2013.csv").touch()
+    shown = edgefer(*arguments.split(), cwd=tmp_path, expect=2, COLUMNS="200").stderr
+    assert hint in shown and "secret" not in shown
+
+
+def test_data_check_takes_data_as_every_other_command(edgefer):
+    found = [edgefer("data", "check", *named, "--json").stdout for named in (["builtin"], ["--data", "builtin"])]
+    assert found[0] == found[1] and json.loads(found[0])["path"] == "builtin"
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "sentence"),
+    [
+        (("import", "my.tflite", "--labels", "a,b"), "edgefer.convert.importing", "Stopped; no bundle was written."),
+        (("evaluate", "fer-nano", "--data", "builtin"), "edgefer.commands.evaluate", "Stopped; no report was written."),
+        (("models",), "edgefer.bundle", "Stopped."),
+    ],
+)
+def test_ctrl_c_ends_a_command_with_a_sentence(command, module, sentence, tmp_path):
+    name = {"import": "import_network", "evaluate": "training_data", "models": "shipped_bundles"}[command[0]]
+    (tmp_path / "my.tflite").write_bytes(b"any")
+    (tmp_path / "ends.py").write_text(f"""
+import os, signal, time
+from importlib import import_module
+from edgefer import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+import_module("{module}").{name} = lambda *args, **more: os.kill(os.getpid(), signal.SIGINT) or time.sleep(60)
+cli.main()
+""")
+    done = Fork(command, dict(os.environ), tmp_path, tmp_path / "ends.py").done()
+    assert (done.returncode, done.stderr, done.stdout) == (130, f"edgefer: {sentence}\n", "")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["ends.py", "my.tflite"]
+
+
+def test_an_empty_folder_s_list_of_image_types_names_only_those_that_are_read(edgefer, tmp_path):
+    shown = edgefer("run", "fer-nano", tmp_path, "--headless", expect=2).stderr
+    assert "holds no images (.jpg, " in shown and ".avif" in shown and ".hei" not in shown
+    (tmp_path / "a.heic").write_bytes(
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0\0\0\x14ispe" + bytes(11) + b"\x28\0\0\0\x1e"
+    )
+    assert "convert it to JPEG" in edgefer("run", "fer-nano", tmp_path, "--headless", expect=2).stderr
+
+
+def test_models_names_its_columns_as_other_tables_do(edgefer):
+    shown = edgefer("models").stdout
+    assert " macro recall " in shown and " macro F1 " in shown

@@ -92,3 +92,31 @@ def test_an_interrupt_of_a_finished_training_says_that_it_is_finished(tmp_path, 
     with pytest.raises(Interrupted, match="run is a finished bundle") as stopped:
         start.start(TrainConfig(recipe=load_recipe("demo"), data="builtin"), tmp_path / "run")
     assert stopped.value.exit_code == 130  # as wherever Ctrl-C ends a command
+
+
+@pytest.mark.parametrize("recipe", ["demo", "../staged.toml"])
+def test_training_interrupted_before_its_first_epoch_leaves_nothing_behind(recipe, workdir, monkeypatch):
+    from edgefer.train import pipeline, start
+
+    def interrupt(*arguments, **options):
+        assert [file.name for file in workdir.glob("run/**/order.json")] == ["order.json"], "it could be resumed"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "fit", interrupt)
+    with pytest.raises(Interrupted, match=r"^Stopped before training began: nothing is left of it"):
+        start.start(TrainConfig(recipe=load_recipe(recipe), data="builtin"), workdir / "run")
+    assert list(workdir.iterdir()) == []
+
+
+@pytest.mark.parametrize("kept", ["soft-labels.npz", "history.csv"])
+def test_training_interrupted_after_long_work_is_kept(kept, workdir, monkeypatch):
+    from edgefer.train import pipeline, start
+
+    def interrupt(*arguments, **options):
+        (workdir / "run" / "training" / kept).write_bytes(b"hours of work")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "fit", interrupt)
+    with pytest.raises(Interrupted, match=r"Continue with: edgefer train --resume --out "):
+        start.start(TrainConfig(recipe=load_recipe("demo"), data="builtin"), workdir / "run")
+    assert (workdir / "run" / "training" / kept).exists()
