@@ -52,10 +52,15 @@ class Plan:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
         if self.aware and self.max_drop is not None:
             raise InputError("--max-drop tries quantization-aware training itself if necessary: leave --qat out.")
-        if self.epochs and not (self.slimmed or self.sparsity or self.aware or self.max_drop is not None):
+        if self.epochs and not self.trains:
             raise InputError(
                 "--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for: leave it out."
             )
+
+    @property
+    def trains(self) -> bool:
+        """Whether weights are, or may be, fine-tuned."""
+        return bool(self.slimmed or self.sparsity or self.aware or self.max_drop is not None)
 
     @property
     def needs_keras(self) -> str:

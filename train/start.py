@@ -1,9 +1,11 @@
 """Trainings from names and paths, as `edgefer train` and edgefer.train start them."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgefer.bundle import new_directory
 from edgefer.errors import InputError, Interrupted
@@ -88,6 +90,17 @@ class TrainRequest:
             also=also,
             also_share=also_share,
         )
+
+
+def as_changes(given: Any) -> Any:
+    """The `set` of a TrainRequest from a dict of fields or a single text, as users of Python may give it; others unchanged.
+
+    >>> as_changes({"optimizer.rate": 0.1, "augment.flip": True})
+    ('optimizer.rate=0.1', 'augment.flip=true')
+    """
+    if isinstance(given, Mapping):
+        return tuple(f"{field}={json.dumps(value, default=str)}" for field, value in given.items())
+    return (given,) if isinstance(given, str) else given
 
 
 def parse_also(also: str) -> tuple[str, float]:

@@ -14,6 +14,9 @@ from edgefer.commands.config import typed_first
 from edgefer.errors import InputError
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
+RATE = "Use --set optimizer.rate=0.1"
+# What other tools have as options, by command and option.
+ELSEWHERE = {("train", "--lr"): RATE, ("train", "--learning-rate"): RATE, ("train", "--rate"): RATE}
 GIVEN = "edgefer.given"  # in a context's meta: the original arguments
 
 
@@ -35,9 +38,14 @@ class Command(TyperCommand):
     """A command of edgefer. An empty value is rejected: as a path it would be the current folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:
-            self._refuse_empty(ctx, args)
-        rest = super().parse_args(ctx, args)
+        try:
+            if not ctx.resilient_parsing:
+                self._refuse_empty(ctx, args)
+            rest = super().parse_args(ctx, args)
+        except UsageError as error:
+            if hint := ELSEWHERE.get((ctx.info_name, getattr(error, "option_name", ""))):
+                error.message, error.possibilities = f"No such option: {error.option_name}. {hint}", []
+            raise
         if ctx.params.get("config"):
             typed_first(ctx)
         return rest

@@ -14,6 +14,7 @@ from edgefer.commands.inputs import (
     RUNTIME,
     AsJson,
     BundleArgument,
+    Names,
     SkipBad,
     bundle_path,
     report_folder,
@@ -97,6 +98,7 @@ class VerifyFlags:
     """The options of the checks."""
 
     data: Data = ""
+    names: Names = ""
     split: SplitOption = ""
     runtime: Runtimes = None
     max_drop: MaxDrop = MAX_DROP
@@ -150,6 +152,7 @@ def _about_images(asked: VerifyFlags) -> str:
         "--split": bool(asked.split),
         "--max-drop": asked.max_drop != MAX_DROP,
         "--min-agreement": asked.min_agreement != MIN_AGREEMENT,
+        "--names": bool(asked.names),
         "--skip-bad": asked.skip_bad,
     }
     return next((option for option, given in options.items() if given), "")
@@ -207,7 +210,7 @@ def _verify_on_data(opened: "Bundle", asked: VerifyFlags) -> None:
         check_writable(file, "--report")
     if asked.report:
         check_certificate_replaceable(page, "--report")
-    dataset = training_data(opened, asked.data, asked.skip_bad)
+    dataset = training_data(opened, asked.data, asked.skip_bad, asked.names)
     certificate = certify(
         opened,
         dataset,
