@@ -133,3 +133,13 @@ def test_the_certificate_has_a_row_for_a_class_without_images(capitalised):
     assert content["data"]["without_images"] == ("contempt",)
     assert content["comparisons"][0]["candidate"]["f1"][7] is None
     assert "no images" in certificate.to_html() and "NaN" not in json.dumps(content)
+
+
+def test_names_are_an_option_of_the_python_functions_too(tmp_path):
+    import edgefer
+
+    with pytest.raises(InputError, match="names is about decisions"):
+        edgefer.verify("fer-nano", names=NUMBERS)
+    assert edgefer.verify("fer-nano").passed
+    with pytest.raises(InputError, match=r"names \{0: 'angry'\} is not right: give a text"):
+        edgefer.convert("fer-nano", names={0: "angry"})
