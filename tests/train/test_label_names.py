@@ -143,3 +143,23 @@ def test_names_are_an_option_of_the_python_functions_too(tmp_path):
     assert edgefer.verify("fer-nano").passed
     with pytest.raises(InputError, match=r"names \{0: 'angry'\} is not right: give a text"):
         edgefer.convert("fer-nano", names={0: "angry"})
+
+
+def test_labels_of_teachers_soft_labels_and_initial_weights_match_in_any_case(tmp_path):
+    from edgefer.train.distill import load_soft_labels, save_soft_labels, teacher_probabilities
+    from edgefer.train.networks import build, initialize, load_keras
+    from edgefer.train.recipes import load_recipe
+
+    bundle = Bundle.open(shipped_bundles()["fer-nano"])
+    labels = tuple(label.upper() for label in reversed(bundle.card.labels))
+    images = np.random.default_rng(0).integers(0, 256, (7, 48, 48, 1), np.uint8)
+    split = Split(images=images, labels=np.arange(7), ids=np.arange(7))
+    own = teacher_probabilities(bundle, split, bundle.card.labels, 2.0)
+    assert np.array_equal(teacher_probabilities(bundle, split, labels, 2.0), own[:, ::-1])
+    save_soft_labels(tmp_path / "soft.npz", split, bundle.card.labels, own)
+    np.testing.assert_allclose(load_soft_labels(tmp_path / "soft.npz", split, labels), own[:, ::-1], atol=1e-6)
+    recipe = load_recipe("fer-nano")
+    model = build(recipe.model, recipe.input, 7)
+    initialize(model, labels, bundle)
+    trained = load_keras(bundle, "keras").layers[-1].get_weights()[0]
+    assert np.array_equal(model.get_layer("logits").get_weights()[0], trained[:, ::-1])
