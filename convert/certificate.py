@@ -15,7 +15,7 @@ import numpy as np
 from edgefer import __version__, checks
 from edgefer.bundle import TFLITE_VARIANTS, Bundle
 from edgefer.c.prove import check_in_c
-from edgefer.checks import Check
+from edgefer.checks import Check, Status
 from edgefer.convert.aware import int8_fix
 from edgefer.convert.comparison import Budget, Comparison, Figures, Flip, judge
 from edgefer.convert.portable import check_targets, unchecked_targets
@@ -27,6 +27,7 @@ from edgefer.parity import check_bundle
 from edgefer.progress import SILENT, Progress
 from edgefer.runtimes import installed_runtimes, machine
 from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.matching import absent, absent_note
 
 NOT_ASKED = "emulators and browsers run only for a report"
 SHOWN = 64  # flips on the page; all of them are in the JSON
@@ -86,6 +87,7 @@ class Certificate:
                 "images": len(images),
                 "sha256": content.hexdigest(),
                 "labels": card.labels,
+                "without_images": absent(images.labels, card.labels),
             },
             "budget": asdict(self.budget),
             "checks": [check.to_json() for check in self.checks],
@@ -121,7 +123,7 @@ class Certificate:
 
     def _figures(self) -> list[str]:
         labels, networks = self.bundle.card.labels, self.networks
-        by_class = [(label, *(f"{one.f1[i]:.3f}" for one in networks)) for i, label in enumerate(labels)]
+        by_class = [(label, *(_f1(one.f1[i]) for one in networks)) for i, label in enumerate(labels)]
         return [
             heading("What conversion cost"),
             interval_plot(self.proof.cost, self.budget.max_drop),
@@ -206,6 +208,10 @@ def cost_row(one: Comparison) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _f1(value: float | None) -> str:
+    return "no images" if value is None else f"{value:.3f}"
+
+
 def _plain(one: Comparison) -> dict:
     plain = asdict(one)
     for side, figures in (("reference", one.reference), ("candidate", one.candidate)):
@@ -285,6 +291,7 @@ def certify(
         found += unchecked_targets(bundle, NOT_ASKED, "verify it with --report")
     proof = prove(bundle, dataset, split, runtimes=names, reference_kernels=reference_kernels, progress=progress)
     fix = cache(partial(int8_fix, bundle))
+    found += _unmeasured(proof, bundle.card.labels, split)
     found += [proof.origin, *(judge(comparison, budget, fix) for comparison in proof.cost)]
     return Certificate(
         bundle=bundle,
@@ -295,3 +302,9 @@ def certify(
         split=split,
         runtimes=tuple(names),
     )
+
+
+def _unmeasured(proof: Proof, labels: tuple[str, ...], split: str) -> list[Check]:
+    """A row for the classes of which there are no images, if there are any."""
+    note = absent_note(absent(proof.images.labels, labels), len(labels), f"the {split} split")
+    return [Check(question=2, subject="every class", status=Status.NOT_CHECKED, detail=note)] if note else []

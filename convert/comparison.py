@@ -51,14 +51,15 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """A network's figures: its name and form, scores, 95% interval of accuracy, F1 per class, its median milliseconds
-    per image on one thread if it was timed, and whether it gives images of several labels all the same one."""
+    """A network's figures: its name and form, scores, 95% interval of accuracy, F1 per class (None without images of it),
+    its median milliseconds per image on one thread if it was timed, and whether it gives images of several labels all the
+    same one."""
 
     name: str
     form: Form
     scores: Scores
     interval: tuple[float, float]
-    f1: tuple[float, ...]
+    f1: tuple[float | None, ...]
     ms: float | None
     constant: bool = False
 
@@ -185,10 +186,12 @@ def pairs(keras: Sequence[Answers], forms: Sequence[Answers]) -> list[tuple[Answ
 
 def _figures(answers: Answers, labels: np.ndarray, choice: np.ndarray, classes: int) -> Figures:
     result = scores(labels, choice, classes)
-    f1 = per_class(confusion_matrix(labels, choice, classes))[2]
+    matrix = confusion_matrix(labels, choice, classes)
+    present = matrix.sum(axis=1) > 0
+    f1 = tuple(one if some else None for one, some in zip(per_class(matrix)[2].tolist(), present, strict=True))
     interval = wilson_interval(result.accuracy, result.count)
     return Figures(
-        name=answers.name, form=answers.form, scores=result, interval=interval, f1=tuple(f1.tolist()),
+        name=answers.name, form=answers.form, scores=result, interval=interval, f1=f1,
         ms=answers.ms, constant=len(np.unique(choice)) == 1 < len(np.unique(labels)),
     )  # fmt: skip
 

@@ -263,12 +263,13 @@ def _guessing(one: Hypothesis) -> float:
     return max(one.chance, 1 / len(one.contract.labels))
 
 
-def choose(found: list[Hypothesis], where: str) -> Contract:
-    """The contract that fits; InputError if the data does not settle it, or none fits."""
+def choose(found: list[Hypothesis], where: str, likely: Hypothesis | None = None) -> Contract:
+    """The contract that fits; InputError if the data does not settle it, or none fits, with the label order of `likely`,
+    the best of all that were measured, if that fits better."""
     best = found[0]
+    other = _other_order(best, best_order(found), likely)
     low, _ = wilson_interval(best.accuracy, len(best.right))
     if low <= _guessing(best):
-        other = best_order(found)
         hint = f" (by these images that is {printable(','.join(other.contract.labels))})" if other else ""
         raise InputError(
             f"No way to feed {where} is right more often than guessing: the best, {_words(best)}. Are --labels in the order of its "
@@ -279,11 +280,20 @@ def choose(found: list[Hypothesis], where: str) -> Contract:
         options = ("scale", "values"), ("color",), ("labels",)
         open_ones = [names[0] for names in options if any(_differs(best, other, names) for other in as_good)]
         more = "images in color" if open_ones == ["color"] else "more images"
+        order = ""
+        if other:
+            order = f"By these images --labels are more likely {printable(','.join(other.contract.labels))} ({_words(other)}): check them. If they are right, state"
         raise InputError(
-            f"The images do not decide how {where} is to be fed: {_words(best)}, {_words(as_good[0])}. State "
+            f"The images do not decide how {where} is to be fed: {_words(best)}, {_words(as_good[0])}. {order or 'State'} "
             f"{' and '.join(f'--{name}' for name in open_ones)}, or give {more}."
         )
     return best.contract
+
+
+def _other_order(best: Hypothesis, *others: Hypothesis | None) -> Hypothesis | None:
+    """The best of those that have another label order and fit better."""
+    better = [one for one in others if one and one.contract.labels != best.contract.labels and _is_better(one, best)]
+    return max(better, key=lambda one: one.accuracy, default=None)
 
 
 def doubt(stated: Hypothesis, best: Hypothesis) -> str:

@@ -1,7 +1,7 @@
 """The options of an import, as users give them and as the import needs them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -96,7 +96,8 @@ class ImportOptions:
 
 def data_loader(path: str, options: DataOptions | None = None, progress: Progress = SILENT) -> Load:
     """A function that loads labelled images for a given input."""
-    return lambda spec: load_dataset(path, spec, options or DataOptions(), progress=progress, cache=cache_folder())
+    wanted = replace(options or DataOptions(), for_measuring=True)
+    return lambda spec: load_dataset(path, spec, wanted, progress=progress, cache=cache_folder())
 
 
 def target_folder(request: Request, out: Path | None) -> Path:

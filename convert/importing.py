@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.bundle import PARITY, Bundle, write_bundle
-from edgefer.card import InputSpec, ModelCard, check_labels, first_problem
+from edgefer.card import InputSpec, ModelCard, check_labels
 from edgefer.checks import Check
 from edgefer.convert.contract import (
     Contract,
@@ -31,12 +31,13 @@ from edgefer.convert.equivalence import adapt_keras, adapt_tflite
 from edgefer.convert.foreign import Foreign, check_runs, read_foreign
 from edgefer.convert.import_options import Request
 from edgefer.convert.label_files import read_labels
-from edgefer.convert.label_order import is_unusual
+from edgefer.convert.label_order import is_unusual, spelled_alike
 from edgefer.convert.outputs import check_end
 from edgefer.errors import EdgeferError, InputError
 from edgefer.files import with_name_of_its_own
 from edgefer.interpreter import Network
 from edgefer.options import Color
+from edgefer.problems import first_problem
 from edgefer.provenance import Provenance
 from edgefer.text import counted, printable
 from edgefer.tflite.titles import form_title
@@ -87,11 +88,12 @@ def _import(request: Request, out: Path) -> Imported:
     known = _with_labels(request.stated.over(foreign.stated, where), request.path)
     known = _with_output(known, foreign, where)
     height, width, _ = foreign.shape
-    dataset = request.load(_any_spec(foreign)) if request.load else None
+    _check_stated(known, foreign, where)
+    dataset = _labelled(request, _any_spec(foreign), known)
     contract, measured, warning = _settle(known, foreign, dataset, request)
     spec = InputSpec(height=height, width=width, color=contract.color.value)
-    if dataset is not None and spec != _any_spec(foreign) and request.load:
-        dataset = request.load(spec)
+    if dataset is not None and spec != _any_spec(foreign):
+        dataset = _labelled(request, spec, known)
     card = _card(request, foreign, contract, dataset, known)
     if dataset is not None:
         images = in_rgb(measured_images(dataset).images[:FRAMED], spec.color)
@@ -117,6 +119,14 @@ def _import(request: Request, out: Path) -> Imported:
         checks=tuple(checks),
         warning=warning,
     )
+
+
+def _labelled(request: Request, spec: InputSpec, known: Stated) -> Dataset | None:
+    """The labelled images, if there are any; InputError if they have classes that the known labels do not name."""
+    if request.load is None:
+        return None
+    dataset = request.load(spec)
+    return spelled_alike(dataset, known.labels) if known.labels else dataset
 
 
 def _with_labels(known: Stated, file: Path) -> Stated:
@@ -145,11 +155,8 @@ def _any_spec(foreign: Foreign) -> InputSpec:
     return InputSpec(height=height, width=width, color="gray" if channels == 1 else "rgb")
 
 
-def _settle(
-    known: Stated, foreign: Foreign, dataset: Dataset | None, request: Request
-) -> tuple[Contract, list[Hypothesis], str]:
-    """The contract, the measurements that settled it, and a warning, "" if nothing is doubtful; it is logged, too."""
-    where = str(request.path)
+def _check_stated(known: Stated, foreign: Foreign, where: str) -> None:
+    """InputError for a color or labels that do not fit the network's input and output."""
     if known.color and (known.color is Color.GRAY) != (foreign.shape[2] == 1):
         raise InputError(
             f"{where} takes images of {counted(foreign.shape[2], 'channel')}, not {known.color} ones: "
@@ -161,6 +168,13 @@ def _settle(
         )
     if known.labels:
         check_labels(known.labels)  # those of the file; stated ones were checked before it was read
+
+
+def _settle(
+    known: Stated, foreign: Foreign, dataset: Dataset | None, request: Request
+) -> tuple[Contract, list[Hypothesis], str]:
+    """The contract, the measurements that settled it, and a warning, "" if nothing is doubtful; it is logged, too."""
+    where = str(request.path)
     labels = dataset.labels if dataset else ()
     open_ones = candidates(known, foreign.shape[2], foreign.classes, labels)
     if not open_ones:
@@ -196,6 +210,8 @@ def _settle(
         if warning:
             request.progress.log(warning)
         return open_ones[0], [], warning
+    if note := dataset.with_labels(known.labels or labels).absent_note:
+        request.progress.log(f"{note}.")
     split = measured_images(dataset)
 
     def ask(contract: Contract) -> np.ndarray:
@@ -206,9 +222,9 @@ def _settle(
     with request.progress.stage(f"Measuring {counted(len(tried), 'way')} to feed it on {len(split):,} images"):
         measured = measure(tried, split, labels, ask)
     found = [one for one in measured if one.contract in open_ones]
-    contract = choose(found, where)
     # Of equal ones the first: an order that is known.
     best = max(filter(None, (measured[0], best_order(measured))), key=lambda one: one.accuracy)
+    contract = choose(found, where, best)
     if warning := doubt(found[0], best):
         request.progress.log(warning)
     return contract, found, warning
@@ -280,18 +296,20 @@ def _card_name(path: Path) -> str:
 
 def _measured(card: ModelCard, tflite: Mapping[str, bytes], dataset: Dataset | None) -> ModelCard:
     """The card with figures and limits from held-out labelled images, if there are any."""
-    if dataset is None or set(dataset.labels) != set(card.labels):
+    if dataset is None:
         return card
+    dataset = dataset.with_labels(card.labels)
     ((form, content),) = tflite.items()
     logits = Network.of(content, card).logits
-    held = {name: split for name, split in dataset.with_labels(card.labels).splits.items() if name != "train"}
+    held = {name: split for name, split in dataset.splits.items() if name != "train"}
     metrics = {name: {form: evaluate(split, logits(split.images))} for name, split in held.items()}
     card = card.model_copy(update={"metrics": metrics})
     if "valid" not in held:
         return card
     title = form_title(form, content, stated=card.input.stated)
     card, note = with_limits(card, [Holdout(logits, held["valid"])], "valid", title)
-    return card.model_copy(update={"provenance": card.provenance.model_copy(update={"conversion": (note,)})})
+    notes = (note, *filter(None, [dataset.absent_note]))
+    return card.model_copy(update={"provenance": card.provenance.model_copy(update={"conversion": notes})})
 
 
 def _settled(

@@ -4,6 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgefer.errors import InputError
+from edgefer.text import printable
+from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.matching import unmatched
+
 LABEL_ORDERS = {
     "FER2013": ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
     "RAF-DB": ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
@@ -13,11 +18,16 @@ LABEL_ORDERS = {
 
 
 def possible_orders(classes: int, data_labels: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The orders of the labels of data, by where they come from."""
+    """The orders of the labels of data, by where they come from, as the data spells them."""
     orders = {"of the data": tuple(data_labels)} if len(data_labels) == classes else {}
     if orders:
-        orders |= {"alphabetical": tuple(sorted(data_labels))}
-    known = {name: labels for name, labels in LABEL_ORDERS.items() if set(labels) == set(data_labels)}
+        orders |= {"alphabetical": tuple(sorted(data_labels, key=str.casefold))}
+    spelled = {label.casefold(): label for label in data_labels}
+    known = {
+        name: tuple(spelled[label] for label in labels)
+        for name, labels in LABEL_ORDERS.items()
+        if set(labels) == set(spelled)
+    }
     different: dict[str, tuple[str, ...]] = {}
     for name, labels in (known | orders).items():
         if labels not in different.values():
@@ -25,9 +35,30 @@ def possible_orders(classes: int, data_labels: Sequence[str]) -> dict[str, tuple
     return different
 
 
+def spelled_alike(dataset: Dataset, labels: tuple[str, ...]) -> Dataset:
+    """The data with its classes spelled like a network's labels, which may have more. InputError for a class that they do
+    not name: with it the network could only be wrong, and a misspelt label would look like a network that fails."""
+    dataset = dataset.spelled_like(labels)
+    unknown = [name for name in dataset.labels if name not in labels]
+    if not unknown:
+        return dataset
+    named, data = printable(", ".join(labels)), printable(", ".join(dataset.labels))
+    free = [label for label in labels if label not in dataset.labels]
+    if not free:
+        raise InputError(
+            f"{dataset.name} has images of {unmatched(unknown, ())}, and the network's labels do not name that ({named}): remove "
+            "these images, or import again with the right --labels."
+        )
+    raise InputError(
+        f"{unmatched(free, unknown)} {'is not a label' if len(free) == 1 else 'are no labels'} of this data, {dataset.name} ({data}): "
+        f"import again with the right --labels, or give {unmatched(unknown, ())} the network's names with --names LABEL=NAME,..."
+    )
+
+
 def is_unusual(labels: Sequence[str]) -> bool:
     """Whether these are the labels of a known data set in the order of none."""
-    return tuple(labels) not in LABEL_ORDERS.values() and any(set(labels) == set(one) for one in LABEL_ORDERS.values())
+    plain = tuple(label.casefold() for label in labels)
+    return plain not in LABEL_ORDERS.values() and any(set(plain) == set(one) for one in LABEL_ORDERS.values())
 
 
 def suggested_order(answers: np.ndarray, truth: np.ndarray, given: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -138,7 +138,8 @@ def _convert(bundle: Bundle, dataset: Dataset, plan: Plan, out: Path, tuner: Tun
     judged_on, stage = bundle.card.measured_on, tuner.progress.stage
     with stage(f"Fitting the temperature of its scores on {judged_on}"):
         temperature, note = _temperature(works, judged_on)
-        works = [steps.stamp(work, plan, temperature).noted(note) for work in works]
+        notes = [note, *filter(None, [works[0].dataset.absent_note])]
+        works = [steps.stamp(work, plan, temperature).noted(*notes) for work in works]
     with stage(f"Fitting the limits of light and sharpness on {judged_on}"):
         works = _limited(works, judged_on)
     splits = list(dict.fromkeys(name for work in works for name in work.held))

@@ -21,16 +21,18 @@ from edgefer.train.faces.run import FaceConfig, calibration_images
 from edgefer.train.recipes import recipe_of
 
 QUANTIZABLE = ("float32", "float16")  # arithmetic of an imported .tflite that int8 is made of
+UNLEARNT = "A network that is fine-tuned without images of a class forgets it."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
-    """The options of a conversion. data: a path; "": what the bundle was trained on. out: None: beside the bundle, named
+    """The options of a conversion. data: a path; "": what the bundle was trained on. names: of its labels or folders. out: None: beside the bundle, named
     after the plan."""
 
     bundle: Bundle
     plan: Plan = field(default_factory=Plan)
     data: str = ""
+    names: str = ""
     skip_bad: bool = False
     out: Path | None = None
     extras: Extras = field(default_factory=Extras)
@@ -48,12 +50,13 @@ class ConvertRequest:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """The new bundle; how it was converted (None for a face-detection network); the results of the extras; and what
-    failed, "" if nothing did. data: what it was calibrated on, as in `--data`; skip_bad: whether bad rows were skipped."""
+    failed, "" if nothing did. data: what it was calibrated on, as in `--data`, with names and skip_bad."""
 
     bundle: Bundle
     converted: Converted | None = None
     added: tuple[Added, ...] = ()
     data: str = ""
+    names: str = ""
     skip_bad: bool = False
 
     @property
@@ -85,7 +88,9 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
             raise InputError(reason)
         if not data and (known := remembered(source)):
             data, skip_bad = known.data, known.skip_bad
-        dataset = training_data(source, data, skip_bad, progress=progress, cache=cache_folder())
+        dataset = training_data(source, data, skip_bad, names=request.names, progress=progress, cache=cache_folder())
+        if dataset.absent_note:
+            progress.log(f"{dataset.absent_note}.{f' {UNLEARNT}' if request.plan.trains else ''}")
         progress.log(f"Converting {source.path} into {target}")
         try:
             converted = convert(source, dataset, request.plan, target, progress)
@@ -104,7 +109,9 @@ def start(request: ConvertRequest, progress: Progress = SILENT) -> Outcome:
         made, added = add_extras(request.extras, made, progress)
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped; {made.path} is complete, but for what was still to be added to it.") from None
-    return Outcome(bundle=made, converted=converted, added=tuple(added), data=data, skip_bad=skip_bad)
+    return Outcome(
+        bundle=made, converted=converted, added=tuple(added), data=data, names=request.names, skip_bad=skip_bad
+    )
 
 
 def is_convertible(source: Bundle) -> bool:
@@ -141,7 +148,7 @@ def _check_source(source: Bundle, plan: Plan) -> None:
 def _convert_faces(request: ConvertRequest, target: Path, progress: Progress) -> Bundle:
     """Convert a face-detection network to float32 and int8, calibrated on its training data."""
     source, plan = request.bundle, request.plan
-    if plan != Plan(author=plan.author, license=plan.license):
+    if plan != Plan(author=plan.author, license=plan.license) or request.names:
         raise InputError(
             f"{source.path} finds faces: it is converted to float32 and int8, with no other options than --edgetpu, --ethosu and --onnx."
         )

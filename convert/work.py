@@ -53,10 +53,15 @@ class Plan:
             raise InputError("--qat is about the int8 network: leave --no-int8 out.")
         if self.qat and self.max_drop is not None:
             raise InputError("--max-drop tries quantization-aware training itself if necessary: leave --qat out.")
-        if self.epochs and not (self.slim or self.prune or self.qat or self.max_drop is not None):
+        if self.epochs and not self.trains:
             raise InputError(
                 "--epochs is for fine-tuning, which --slim, --prune, --qat or --max-drop ask for: leave it out."
             )
+
+    @property
+    def trains(self) -> bool:
+        """Whether weights are, or may be, fine-tuned."""
+        return bool(self.slim or self.prune or self.qat or self.max_drop is not None)
 
     @property
     def needs_keras(self) -> str:

@@ -117,6 +117,7 @@ def verify(
     data: str | Path = "",
     *,
     runtimes: Sequence[str] = ("auto",),
+    names: str = "",
     skip_bad: bool = False,
     split: str = "",
     max_drop: float = MAX_DROP,
@@ -131,10 +132,11 @@ def verify(
 
     data: labelled images (a CSV or a folder), to also measure how many decisions conversion changed and how much accuracy
     it cost. runtimes: those to test, of "auto" (the first installed one), "litert", "tflite-runtime", "tensorflow",
-    "openvino". skip_bad: skip bad rows and images. split: of the data; by default "valid", or "train" if no images are
-    held out. max_drop: points of accuracy that conversion may cost, 0..100. min_agreement: the smallest share of equal
-    decisions, 0..1. reference_kernels: also run TFLite's reference kernels, which takes minutes. progress: receives
-    progress reports, such as edgefer.console.PROGRESS.
+    "openvino". names: "0=angry,1=happy", the names of the data's labels or folders if they are not the network's. skip_bad:
+    skip bad rows and images. split: of the data; by default "valid", or "train" if no images are held out. max_drop: points
+    of accuracy that conversion may cost, 0..100. min_agreement: the smallest share of equal decisions, 0..1.
+    reference_kernels: also run TFLite's reference kernels, which takes minutes. progress: receives progress reports, such
+    as edgefer.console.PROGRESS.
 
     Returns a Verification: `.passed`, the sequence of its checks, `.to_dict()`, `.rows()` for pandas, `.save(page)`.
     Raises BundleError, DataError, MissingDependency, InputError.
@@ -153,16 +155,16 @@ def verify(
     wanted = [runtimes] if isinstance(runtimes, str) else runtimes
     if not isinstance(wanted, list | tuple):
         raise InputError(f"runtimes {wanted!r} is not a list of names, such as ['litert', 'tensorflow'].")
-    names = [str(choice(RuntimeName, one, "runtime")) for one in wanted]
+    kinds = [str(choice(RuntimeName, one, "runtime")) for one in wanted]
     if not data:
         given = {
             "split": split != "", "max_drop": max_drop != MAX_DROP, "min_agreement": min_agreement != MIN_AGREEMENT,
-            "reference_kernels": reference_kernels, "skip_bad": skip_bad,
+            "reference_kernels": reference_kernels, "names": names != "", "skip_bad": skip_bad,
         }  # fmt: skip
         for name, asked in given.items():
             if asked:
                 raise InputError(f"{name} is about decisions on labelled images: name some with data=PATH.")
-        return verify_alone(opened, names)
+        return verify_alone(opened, kinds)
     from edgefer.convert.certificate import certify
     from edgefer.convert.comparison import Budget
     from edgefer.train.data.cache import cache_folder
@@ -170,12 +172,12 @@ def verify(
 
     _check_share("max_drop", max_drop, 100)
     _check_share("min_agreement", min_agreement, 1)
-    dataset = training_data(opened, str(data), skip_bad, progress=progress, cache=cache_folder())
+    dataset = training_data(opened, str(data), skip_bad, names=names, progress=progress, cache=cache_folder())
     certificate = certify(
         opened,
         dataset,
         split or usual_split(opened.card, dataset, progress),
-        runtimes=names,
+        runtimes=kinds,
         budget=Budget.of(max_drop, min_agreement),
         reference_kernels=reference_kernels,
         progress=progress,
@@ -212,6 +214,11 @@ def train(
     """
     from edgefer.train.start import TrainRequest
 
+    for name in ("lr", "learning_rate"):
+        if name in options:
+            raise InputError(
+                f"There is no option {name!r}: the recipe has the learning rate, --set optimizer.rate=0.1."
+            )
     folder = _folder(out)
     files = {one.name: options.pop(one.name) for one in fields(DetectorFiles) if one.name in options}
     if resume and (folder is None or data or options):
@@ -283,6 +290,7 @@ def convert(
     bundle: "str | Path | Bundle",
     *,
     data: str | Path = "",
+    names: str = "",
     skip_bad: bool = False,
     out: str | Path | None = None,
     edgetpu: bool = False,
@@ -293,10 +301,11 @@ def convert(
 ) -> Bundle:
     """Convert a trained bundle to TFLite like `edgefer convert`, int8 by default, and return the new bundle.
 
-    data: calibration images; by default what the network was trained on. skip_bad: skip bad rows and images. out: the new
-    bundle's folder, by default the old one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU.
-    ethosu: also compile for this Arm accelerator, such as "u55-128". onnx: also write it as ONNX. progress: receives
-    progress reports, such as edgefer.console.PROGRESS. options: as on the command line: int8=False, float16=True,
+    data: calibration images; by default what the network was trained on. names: "0=angry,1=happy", the names of its
+    labels or folders if they are not the network's. skip_bad: skip bad rows and images. out: the new bundle's folder,
+    by default the old one's name with "-int8" or the like. edgetpu: also compile for a Coral Edge TPU. ethosu: also
+    compile for this Arm accelerator, such as "u55-128". onnx: also write it as ONNX. progress: receives progress
+    reports, such as edgefer.console.PROGRESS. options: as on the command line: int8=False, float16=True,
     mediapipe=True, qat=True, max_drop=0.5, prune=0.5, slim=0.5, epochs=4, author, license.
 
     Raises BundleError, DataError, InputError; EdgeferError when it loses more than max_drop (the bundle is kept).
@@ -314,7 +323,13 @@ def convert(
     plan = as_record(Plan, options)
     extras = Extras(edgetpu=edgetpu, ethosu=ethosu, onnx=onnx)
     request = ConvertRequest(
-        bundle=find_bundle(bundle), plan=plan, data=str(data), skip_bad=skip_bad, out=_folder(out), extras=extras
+        bundle=find_bundle(bundle),
+        plan=plan,
+        data=str(data),
+        names=names,
+        skip_bad=skip_bad,
+        out=_folder(out),
+        extras=extras,
     )
     outcome = start(request, progress)
     if outcome.complaint:
@@ -327,6 +342,7 @@ def import_model(
     file: str | Path,
     *,
     data: str | Path = "",
+    names: str = "",
     skip_bad: bool = False,
     out: str | Path | None = None,
     log: Callable[[str], None] = SILENT.log,
@@ -334,9 +350,10 @@ def import_model(
 ) -> Bundle:
     """Import a network trained elsewhere (.keras, .h5, a SavedModel folder, .tflite), and return its bundle.
 
-    data: labelled images for measuring what is not stated. skip_bad: skip bad rows and images. out: the bundle's folder,
-    by default runs/FILE. log: receives warnings: of what `trust` means, and of labels or values that fit the images worse
-    than others, which the bundle's report/import.json has, too. options: the fields of
+    data: labelled images for measuring what is not stated. names: "0=angry,1=happy", the names of its labels or
+    folders, if they are not the network's. skip_bad: skip bad rows and images. out: the bundle's folder, by default
+    runs/FILE. log: receives warnings: of what `trust` means, and of labels or values that fit the images worse than
+    others, which the bundle's report/import.json has, too. options: the fields of
     edgefer.convert.import_options.ImportOptions, such as labels=["angry", "happy"], scale="-1..1", color="gray",
     outputs="logits", faces="human", trust=False, author, license.
 
@@ -357,7 +374,7 @@ def import_model(
     wanted = as_record(ImportOptions, options)
     request = wanted.request(
         as_path(file, "file"),
-        load=data_loader(str(data), DataOptions(skip_bad=skip_bad)) if data else None,
+        load=data_loader(str(data), DataOptions(names=names, skip_bad=skip_bad)) if data else None,
         detectors=face_detectors(wanted.faces.value) if data else {},
         progress=Lines(log),
     )

@@ -15,6 +15,7 @@ from pydantic import (
 
 from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.faces import STRIDES
+from edgefer.problems import first_problem
 from edgefer.provenance import MAX_NAME, Fraction, Lineage, Name, Part, Provenance
 from edgefer.text import printable, unprintable
 
@@ -294,16 +295,6 @@ def _texts(where: str, value: object) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _texts(where, part)
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first problem of a pydantic error as `field.path: what is wrong (got value)`; no path if it is about the whole."""
-    problem = error.errors()[0]
-    where = "".join(f"{part}." for part in problem["loc"])[:-1]
-    got = problem["input"]
-    whole = isinstance(got, dict) or problem["type"] == "json_invalid"
-    what = problem["msg"].removeprefix("Value error, ")
-    return (f"{where}: " if where else "") + what + ("" if whole else f" (got {got!r:.80})")
 
 
 def check_labels(labels: Sequence[str]) -> None:

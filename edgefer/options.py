@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from edgefer.errors import InputError
+from edgefer.problems import in_words
 from edgefer.text import printable
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -21,7 +22,6 @@ DEFAULT_MODEL, DEFAULT_RECIPE, DEFAULT_VALID_FRACTION = "ferplus-small", "small"
 # What conversion may cost by default: points of accuracy, and the minimum share of equal decisions.
 MAX_DROP, MIN_AGREEMENT = 1.0, 0.97
 MAX_REMOVED = 0.95  # of the weights by pruning, and of the multiply-adds by slimming
-LENGTHS = {"missing": "longer", "too_long": "shorter"}  # what a tuple should be, by pydantic's kind of error
 
 
 class DetectorName(StrEnum):
@@ -145,9 +145,7 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].replace("Input should be ", "it should be ").replace("Input is ", "it is ")
-        problem = f"it should be {LENGTHS[first['type']]}" if first["type"] in LENGTHS else said
+        problem = in_words(error.errors()[0])
         raise InputError(f"{name} {printable(repr(value)):.80} is not right: {problem}.") from None
 
 

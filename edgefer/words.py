@@ -55,6 +55,8 @@ def in_python(function: Callable[P, T]) -> Callable[P, T]:
 def _check(name: str, value: Any, hint: Any) -> None:
     if hint is bool:
         as_flag(value, name)
+    if hint is str and not isinstance(value, str):
+        raise InputError(f"{name} {printable(repr(value)):.80} is not right: give a text.")
     if (hint is Progress and not isinstance(value, Progress)) or (get_origin(hint) is Callable and not callable(value)):
         wanted = "an edgefer.progress.Progress" if hint is Progress else "a function of one text"
         raise InputError(f"{name} {printable(repr(value)):.80} is not right: give {wanted}.")

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, Form, open_named
-from edgefer.card import first_problem
 from edgefer.errors import InputError
 from edgefer.files import MAX_JSON, read_regular, write_file
 from edgefer.options import DEFAULT_VALID_FRACTION, as_record
+from edgefer.problems import first_problem
 from edgefer.text import printable
 from edgefer.train.data.ferplus import NAME as FERPLUS
 from edgefer.train.data.load import DataOptions
@@ -115,7 +115,12 @@ class TrainConfig:
     split_seed: int | None = None
 
     def __post_init__(self) -> None:
-        supervision = self.supervision
+        supervision, model = self.supervision, self.recipe.model
+        if model.freeze and not (supervision.init_from or model.weights or self.recipe.stages):
+            raise InputError(
+                f"The recipe {self.recipe.name} trains only the last layers and needs initial weights for the others: train a network "
+                "with the same layers first, such as one of the recipe animals for pets-small, and name its bundle with --init-from BUNDLE."
+            )
         if self.folds < 0 or self.folds == 1:
             raise InputError(f"--folds {self.folds}: name 2 or more, such as 5; 0 holds out one validation split.")
         if supervision.votes and (supervision.labels or self.folds):

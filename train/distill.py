@@ -18,6 +18,7 @@ from edgefer.interpreter import softmax
 from edgefer.npz import ArraySpec, read_arrays
 from edgefer.progress import SILENT, Progress
 from edgefer.train.data.dataset import Split
+from edgefer.train.data.matching import matched
 from edgefer.train.evaluate import keras_logits, mirror_images, networks
 from edgefer.train.networks import load_keras
 
@@ -32,10 +33,11 @@ def teacher_probabilities(
     it lacks one, or takes images of another shape.
     """
     card = teacher.card
-    if missing := [label for label in labels if label not in card.labels]:
+    known = matched(labels, card.labels)
+    if missing := [label for label in labels if label not in known]:
         raise InputError(f"The teacher {teacher.path} does not know {', '.join(missing)}: choose one that does.")
     logits = flip_averaged(teacher, _predictor(teacher), split, progress)
-    logits = logits[:, [card.labels.index(label) for label in labels]]
+    logits = logits[:, [card.labels.index(known[label]) for label in labels]]
     return softmax(logits, temperature).astype(np.float32)
 
 
@@ -109,7 +111,8 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
         raise DataError(f"{file} is not a file of soft labels (.npz with probabilities and labels): {error}.") from None
     if probabilities.ndim != 2 or probabilities.shape[1] != len(names):
         raise DataError(f"{file} has probabilities of shape {probabilities.shape} for {len(names)} labels.")
-    if missing := [label for label in labels if label not in names]:
+    known = matched(labels, names)
+    if missing := [label for label in labels if label not in known]:
         raise DataError(f"{file} has no column for {', '.join(missing)}: it has {', '.join(names)}.")
     if ids is None:
         if len(probabilities) != len(split):
@@ -121,7 +124,7 @@ def load_soft_labels(file: Path, split: Split, labels: tuple[str, ...]) -> np.nd
         if absent := [str(name) for name in split.ids if str(name) not in row_of]:
             raise DataError(f"{file} has nothing for {absent[0]} and {len(absent) - 1} other training images.")
         probabilities = probabilities[[row_of[str(name)] for name in split.ids]]
-    probabilities = probabilities[:, [names.index(label) for label in labels]]
+    probabilities = probabilities[:, [names.index(known[label]) for label in labels]]
     sums = probabilities.sum(axis=1, keepdims=True)
     if not np.isfinite(probabilities).all() or probabilities.min() < 0 or sums.min() <= 0:
         raise DataError(f"{file} holds numbers that are not probabilities: they must be 0 or more, and finite.")

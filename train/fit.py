@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgefer.bundle import Bundle
-from edgefer.errors import DataError, InputError
+from edgefer.errors import DataError
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train.backend import mixed_precision, out_of_memory, tensorflow
 from edgefer.train.batches import EpochSize, Shard, batches, epoch_size, validation_batches
@@ -100,8 +100,6 @@ class _Trainer:
         """Train until the last epoch, or until patience runs out."""
         import tf_keras
 
-        if self.recipe.model.freeze and not (self.init_from or self.recipe.model.weights):
-            raise InputError("A frozen network needs initial weights: --init-from BUNDLE.")
         batch = self._batch_per_replica()
         with outline():  # before the seed is set, since building draws from it
             check_training(build_for(self.recipe, self.dataset, pretrained=False), batch)

@@ -15,6 +15,7 @@ from edgefer.quiet import quiet
 from edgefer.train.backbones import mobilenet_v2
 from edgefer.train.backend import batch_norm
 from edgefer.train.data.dataset import Dataset
+from edgefer.train.data.matching import matched
 from edgefer.train.keras_file import read_keras
 from edgefer.train.older import cnn_mlp, four_block
 from edgefer.train.recipe_fields import LAYER, Model, Recipe
@@ -152,9 +153,10 @@ def initialize(model: "tf_keras.Model", labels: tuple[str, ...], source: Bundle)
         if not count and weights[0].shape[2:3] == (1,) and own[0].shape[2:3] == (3,):
             weights[0] = weights[0] * np.array([0.299, 0.587, 0.114], np.float32)[None, None, :, None]
         if layer.name == donor_layer.name == LOGITS and weights[0].shape[0] == own[0].shape[0]:
+            known = matched(labels, source.card.labels)
             for index, label in enumerate(labels):
-                if label in source.card.labels:
-                    column = source.card.labels.index(label)
+                if label in known:
+                    column = source.card.labels.index(known[label])
                     own[0][:, index], own[1][index] = weights[0][:, column], weights[1][column]
             weights = own
         if not _fits(layer, donor_layer, weights):

@@ -11,10 +11,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from edgefer.bundle import Bundle, Form, write_bundle
-from edgefer.card import ModelCard, Provenance, Scores, first_problem
+from edgefer.card import ModelCard, Provenance, Scores
 from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
+from edgefer.problems import first_problem
 from edgefer.progress import SILENT, Epoch, Progress
 from edgefer.train import backend, distribute, plots
 from edgefer.train.config import TrainConfig

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edgefer.card import Faces, InputSpec, first_problem
+from edgefer.card import Faces, InputSpec
+from edgefer.problems import first_problem
 from edgefer.text import counted
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -224,7 +225,7 @@ class Recipe(_Section):
         try:
             return Recipe.model_validate(merge(own, stage.change))
         except ValidationError as error:
-            raise ValueError(f"stage {stage.name!r}: {first_problem(error)}") from None
+            raise ValueError(f"stage {stage.name!r}: {first_problem(error, Recipe)}") from None
 
     @property
     def needs_validation(self) -> bool:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edgefer.card import ModelCard, first_problem
+from edgefer.card import ModelCard
 from edgefer.errors import RecipeError
 from edgefer.files import MAX_CARD, mode_of, read_regular
+from edgefer.problems import first_problem
 from edgefer.train.recipe_fields import SCRATCH, Recipe, Stage, merge
 
 BUILT_IN = Path(__file__).parent / "recipes"
@@ -37,7 +38,7 @@ def _validated(fields: dict, name_or_file: str) -> Recipe:
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error, Recipe)}.") from None
 
 
 def _fields(name_or_file: str, opened: tuple[str, ...]) -> dict:
@@ -77,7 +78,7 @@ def _expanded(stage: dict, file: Path, opened: tuple[str, ...]) -> list[dict]:
         try:
             Stage.model_validate(stage)
         except ValidationError as error:
-            raise RecipeError(f"The recipe {file} cannot be read: a stage's {first_problem(error)}.") from None
+            raise RecipeError(f"The recipe {file} cannot be read: a stage's {first_problem(error, Stage)}.") from None
         return [stage]
     if set(stage) != {"name", "recipe"}:
         raise RecipeError(f"The recipe {file} cannot be read: a stage that is a recipe has a name and nothing else.")

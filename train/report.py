@@ -8,6 +8,7 @@ from edgefer.card import ModelCard
 from edgefer.html import Picture, contact_sheet, heading, page, paragraph, plot, table
 from edgefer.metrics import PROMISES, answered_from, answered_with
 from edgefer.train.data.dataset import Split
+from edgefer.train.data.matching import absent, absent_note
 from edgefer.train.evaluate import Evaluation
 from edgefer.train.plots import confusion_plot, coverage_plot, reliability_plot
 from edgefer.train.shift import MIN_SCORE, Calibrated, Shift
@@ -27,6 +28,17 @@ class Evaluated:
     evaluations: list[Evaluation]
     shifts: dict[str, Shift]
 
+    @property
+    def absent_note(self) -> str:
+        """What is not measured since the split has no images of it; "" if all classes have some."""
+        where = "the data" if self.split_name == "all" else f"the {self.split_name} split"
+        return absent_note(self.absent, len(self.card.labels), where)
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The classes without images in the split."""
+        return absent(self.split.labels, self.card.labels)
+
     def to_json(self) -> dict:
         """All figures."""
         figures = {
@@ -36,6 +48,7 @@ class Evaluated:
             for one in self.evaluations
         }
         evaluation = {"labels": self.card.labels, "data": self.data, "split": self.split_name, "networks": figures}
+        evaluation["without_images"] = self.absent
         return evaluation | {"domain_shift": {form: one.to_json() for form, one in self.shifts.items()}}
 
 
@@ -48,6 +61,7 @@ def html_report(evaluated: Evaluated) -> str:
             f"{len(split):,} images of {evaluated.data}. Trained on {card.provenance.data}; {'; '.join(card.provenance.everything)}."
         ),
         table(SUMMARY_COLUMNS, summary_rows(evaluations)),
+        *([paragraph(f"{evaluated.absent_note}.")] if evaluated.absent else []),
     ]
     for one in evaluations:
         title = f"{one.name}: accuracy {one.scores.accuracy:.1%}"

@@ -1,5 +1,6 @@
 """Trainings from names and paths, as `edgefer train` and edgefer.train start them."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,9 +68,10 @@ class TrainRequest:
     def of(cls, **options: Any) -> "TrainRequest":
         """The request of a Python program, which may give paths, bundles, lists and dicts. InputError for other types."""
         given = {name: _as_text(value) for name, value in options.items()}
-        for name in ("names", "set"):
-            if isinstance(given.get(name), Mapping):
-                given[name] = [f"{key}={_as_text(value)}" for key, value in given[name].items()]
+        if isinstance(given.get("names"), Mapping):
+            given["names"] = [f"{key}={value}" for key, value in given["names"].items()]
+        if "set" in given:
+            given["set"] = _as_changes(given["set"])
         for name in ("names", "teacher"):
             if isinstance(given.get(name), list | tuple):
                 given[name] = ",".join(str(_as_text(one)) for one in given[name])
@@ -108,6 +110,17 @@ def _as_text(value: Any) -> Any:
     """A path or a bundle as text; anything else as it is."""
     value = value.path if isinstance(value, Bundle) else value
     return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+
+
+def _as_changes(given: Any) -> Any:
+    """The `set` of a TrainRequest from a dict of fields or a single text, as users of Python may give it; others unchanged.
+
+    >>> _as_changes({"optimizer.rate": 0.1, "augment.flip": True})
+    ('optimizer.rate=0.1', 'augment.flip=true')
+    """
+    if isinstance(given, Mapping):
+        return tuple(f"{field}={json.dumps(value, default=_as_text)}" for field, value in given.items())
+    return (given,) if isinstance(given, str) else given
 
 
 def parse_also(also: str) -> tuple[str, float]:

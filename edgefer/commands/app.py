@@ -14,6 +14,9 @@ from edgefer.commands.config import typed_first, with_new_names
 from edgefer.errors import InputError, Interrupted
 
 UsageError: Any = typer.BadParameter.__mro__[1]  # of typer's own click, or of click itself in older versions
+RATE = "Use --set optimizer.rate=0.1"
+# What other tools have as options, by command and option.
+ELSEWHERE = {("train", "--lr"): RATE, ("train", "--learning-rate"): RATE, ("train", "--rate"): RATE}
 GIVEN = "edgefer.given"  # in a context's meta: the original arguments
 
 STOPPED = {
@@ -42,11 +45,13 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         args = with_new_names(args)
-        if not ctx.resilient_parsing:
-            self._refuse_empty(ctx, args)
         try:
+            if not ctx.resilient_parsing:
+                self._refuse_empty(ctx, args)
             rest = super().parse_args(ctx, args)
         except UsageError as error:
+            if hint := ELSEWHERE.get((ctx.info_name, getattr(error, "option_name", ""))):
+                error.message, error.possibilities = f"No such option: {error.option_name}. {hint}", []
             if "unexpected extra argument" in error.message and any("--data" in param.opts for param in self.params):
                 error.message += ". Images to learn from or to measure on are given with --data PATH."
             raise

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path, training_data
+from edgefer.commands.inputs import (
+    INPUT,
+    OUTPUT,
+    AsJson,
+    Names,
+    SkipBad,
+    TrainedBundle,
+    trained_bundle_path,
+    training_data,
+)
 from edgefer.errors import Interrupted
 from edgefer.options import MAX_REMOVED
 
@@ -57,6 +66,7 @@ def compare(
     slim: Slim = 0.5,
     epochs: Epochs = None,
     data: Data = "",
+    names: Names = "",
     skip_bad: SkipBad = False,
     out: Out = None,
     as_json: AsJson = False,
@@ -73,15 +83,19 @@ def compare(
     from edgefer.bundle import Bundle, Form, made_from
     from edgefer.convert.compare import COLUMNS, make_profiles, measure_profiles, plans, row, to_json, write_profiles
     from edgefer.convert.slim import why_not
+    from edgefer.convert.start import UNLEARNT
     from edgefer.files import check_writable
+    from edgefer.train.data.matching import absent, absent_note
     from edgefer.train.recipes import recipe_of
 
     source = Bundle.open(trained_bundle_path(bundle))
     source.file(Form.KERAS)
     target = out or made_from(source, "profiles")
     check_writable(target)
-    dataset = training_data(source, data, skip_bad)
+    dataset = training_data(source, data, skip_bad, names)
     recipe = recipe_of(source.card)
+    if dataset.absent_note:
+        console.log(f"{dataset.absent_note}. {UNLEARNT}")
     wanted = plans(recipe, prune=prune, slim=slim, epochs=epochs or 0)
     console.log(f"Making {', '.join(wanted)} in {target}")
     if slim and (reason := why_not(recipe, slim)):
@@ -90,14 +104,23 @@ def compare(
         make_profiles(source, dataset, wanted, target, console.PROGRESS)
     except KeyboardInterrupt:
         raise Interrupted("Stopped; finished bundles are kept: the same command continues.") from None
+    missing = absent(dataset.split("valid").labels, source.card.labels)
     measured = measure_profiles(target, wanted, dataset, console.PROGRESS)
     written = write_profiles(target, measured)
     if as_json:
-        facts = {"bundle": source.hash, "out": str(target), "split": "valid", "networks": to_json(measured)}
+        facts = {
+            "bundle": source.hash,
+            "out": str(target),
+            "split": "valid",
+            "without_images": missing,
+            "networks": to_json(measured),
+        }
         console.show_json(facts | {"report": str(written)})
         return
     count = measured[0].comparison.candidate.scores.count
     title = f"Forms of {source.path}, valid split, {count} images, against the trained network"
     console.show_table(title, COLUMNS, [row(one) for one in measured])
+    if note := absent_note(missing, len(source.card.labels), "the valid split"):
+        console.show(f"{note}.")
     console.show("Zeros make a file compress better but do not make an int8 network faster; fewer filters do both.")
     console.show(f"The same as JSON: {written}")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.grouped import grouped
-from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, SkipBad, TrainedBundle, trained_bundle_path
+from edgefer.commands.inputs import (
+    INPUT,
+    OUTPUT,
+    AsJson,
+    Names,
+    SkipBad,
+    TrainedBundle,
+    data_words,
+    trained_bundle_path,
+)
 from edgefer.errors import EdgeferError
 from edgefer.options import MAX_REMOVED
 
@@ -168,6 +177,7 @@ def convert(
     forms: FormFlags,
     smaller: SmallerFlags,
     data: Data = "",
+    names: Names = "",
     skip_bad: SkipBad = False,
     written: WrittenFlags,
 ) -> None:
@@ -195,10 +205,10 @@ def convert(
     )  # fmt: skip
     source = Bundle.open(trained_bundle_path(bundle))
     extras = Extras(edgetpu=forms.edgetpu, ethosu=forms.ethosu, onnx=forms.onnx)
-    outcome = start(
-        ConvertRequest(bundle=source, plan=plan, data=data, skip_bad=skip_bad, out=written.out, extras=extras),
-        console.PROGRESS,
+    request = ConvertRequest(
+        bundle=source, plan=plan, data=data, names=names, skip_bad=skip_bad, out=written.out, extras=extras
     )
+    outcome = start(request, console.PROGRESS)
     done = outcome.bundle.card.provenance.everything[len(source.card.provenance.steps) :]
     if written.as_json:
         shown = to_json(outcome.checks, **bundle_json(outcome.bundle), steps=list(done))
@@ -228,7 +238,7 @@ def _next(outcome: "Outcome", path: str) -> str:
     if outcome.converted is None:
         named = "finder" if outcome.bundle.card.task == "find-faces" else "refiner"
         return f"edgefer verify {path}; edgefer run --{named} {path} --camera 0"
-    data = f"{shlex.quote(outcome.data)}{' --skip-bad' if outcome.skip_bad else ''}"
+    data = data_words(outcome.data, outcome.names, outcome.skip_bad)
     allowed = outcome.converted.max_drop
     budget = "" if allowed is None else f" --max-drop {allowed:g}"
     return f"edgefer verify {path} --data {data}{budget}; edgefer run {path} --camera 0"

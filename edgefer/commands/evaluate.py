@@ -11,6 +11,7 @@ from edgefer.commands.inputs import (
     INPUT,
     AsJson,
     BundleArgument,
+    Names,
     RuntimeOption,
     SkipBad,
     bundle_path,
@@ -62,6 +63,7 @@ def evaluate(
     bundle: BundleArgument = None,
     data: Data = "",
     split: Split = "",
+    names: Names = "",
     skip_bad: SkipBad = False,
     flip: Flip = False,
     domain_shift: DomainShift = False,
@@ -83,7 +85,7 @@ def evaluate(
 
     opened = Bundle.open(bundle_path(bundle))
     folder = report_folder(opened)
-    dataset = training_data(opened, data, skip_bad).with_labels(opened.card.labels)
+    dataset = training_data(opened, data, skip_bad, names)
     evaluated = _evaluated(opened, dataset, split or _split(opened, dataset), runtime, Views(flip, domain_shift))
     page = _write(evaluated, folder)
     if as_json:
@@ -148,6 +150,8 @@ def _show(evaluated: "Evaluated") -> None:
         report.SUMMARY_COLUMNS,
         report.summary_rows(evaluations),
     )
+    if evaluated.absent_note:
+        console.show(f"{evaluated.absent_note}.")
     console.show_table(
         "Where it may be unsure: the score to ask for, how many are answered, and what the answers are worth",
         report.coverage_columns(evaluations),

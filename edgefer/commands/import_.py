@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgefer.commands.grouped import grouped
-from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, PairFlags, SkipBad
+from edgefer.commands.inputs import INPUT, OUTPUT, AsJson, Names, PairFlags, SkipBad, data_words
 from edgefer.errors import InputError
 from edgefer.files import is_regular
 from edgefer.options import Color, DetectorFiles, FaceKind, Outputs
@@ -107,6 +107,7 @@ def import_(
     card: CardFlags,
     pair: PairFlags,
     data: Data = "",
+    names: Names = "",
     skip_bad: SkipBad = False,
     trust: Trust = False,
     out: Out = None,
@@ -136,7 +137,7 @@ def import_(
     )  # fmt: skip
     request = options.request(
         file,
-        load=data_loader(data, DataOptions(skip_bad=skip_bad), console.PROGRESS) if data else None,
+        load=data_loader(data, DataOptions(names=names, skip_bad=skip_bad), console.PROGRESS) if data else None,
         detectors=face_detectors(str(card.faces), files) if data else {},
         progress=console.PROGRESS,
     )
@@ -149,7 +150,7 @@ def import_(
     show(f"Import of {file}", imported.checks)
     if unsupported := _unsupported(imported):
         console.show(f"Not supported by `edgefer export c` and `export web`: {unsupported}.")
-    console.show(f"Bundle: {target}. Next: {_next(imported, data, skip_bad)}")
+    console.show(f"Bundle: {target}. Next: {_next(imported, data_words(data, names, skip_bad) if data else 'PATH')}")
 
 
 def _labels(text: str) -> tuple[str, ...] | None:
@@ -210,11 +211,10 @@ def _words(contract: "Contract") -> str:
     return f"{contract.color} {describe((contract.scale, contract.values))} and gives {contract.output.values}"
 
 
-def _next(imported: "Imported", data: str, skip_bad: bool) -> str:
+def _next(imported: "Imported", data: str) -> str:
     from edgefer.convert.start import is_convertible
 
     path = shlex.quote(str(imported.bundle.path))
     if is_convertible(imported.bundle):
-        named = f"{shlex.quote(data or 'PATH')}{' --skip-bad' if data and skip_bad else ''}"
-        return f"edgefer convert {path} --int8 --data {named}; edgefer run {path} --camera 0"
+        return f"edgefer convert {path} --int8 --data {data}; edgefer run {path} --camera 0"
     return f"edgefer verify {path}; edgefer run {path} --camera 0"

@@ -1,5 +1,6 @@
 """Inputs of several commands: a bundle, and the data it was trained on."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -166,13 +167,18 @@ def trained_bundle_path(bundle: Path | None) -> Path:
     )
 
 
-def training_data(bundle: "Bundle", data: str, skip_bad: bool) -> "Dataset":
-    """The data a bundle was trained on, named or recorded by its training; logs what is skipped."""
+def training_data(bundle: "Bundle", data: str, skip_bad: bool, names: str = "") -> "Dataset":
+    """The data a bundle was trained on, named or recorded by its training, with the network's labels; logs what is skipped."""
     from edgefer.console import PROGRESS
     from edgefer.train.data.cache import cache_folder
     from edgefer.train.data.trained import training_data
 
-    return training_data(bundle, data, skip_bad, progress=PROGRESS, cache=cache_folder())
+    return training_data(bundle, data, skip_bad, names=names, progress=PROGRESS, cache=cache_folder())
+
+
+def data_words(data: str, names: str, skip_bad: bool) -> str:
+    """The data of a command to try next, as on the command line, with the options by which it is read."""
+    return f"{shlex.quote(data)}{f' --names {shlex.quote(names)}' if names else ''}{' --skip-bad' if skip_bad else ''}"
 
 
 def report_folder(bundle: "Bundle") -> Path:

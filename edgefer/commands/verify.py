@@ -14,6 +14,7 @@ from edgefer.commands.inputs import (
     RUNTIME,
     AsJson,
     BundleArgument,
+    Names,
     SkipBad,
     bundle_path,
     report_folder,
@@ -97,6 +98,7 @@ class VerifyFlags:
     """The options of the checks."""
 
     data: Data = ""
+    names: Names = ""
     split: SplitOption = ""
     runtime: Runtimes = None
     max_drop: MaxDrop = MAX_DROP
@@ -150,6 +152,7 @@ def _about_images(flags: VerifyFlags) -> str:
         "--split": bool(flags.split),
         "--max-drop": flags.max_drop != MAX_DROP,
         "--min-agreement": flags.min_agreement != MIN_AGREEMENT,
+        "--names": bool(flags.names),
         "--skip-bad": flags.skip_bad,
     }
     return next((option for option, given in options.items() if given), "")
@@ -206,7 +209,7 @@ def _verify_on_data(opened: "Bundle", flags: VerifyFlags) -> None:
         check_writable(file, "--report")
     if flags.report:
         check_certificate_replaceable(page, "--report")
-    dataset = training_data(opened, flags.data, flags.skip_bad)
+    dataset = training_data(opened, flags.data, flags.skip_bad, flags.names)
     certificate = certify(
         opened,
         dataset,

@@ -67,7 +67,7 @@ def test_a_proof_without_data_names_the_machine_and_its_runtime(tmp_path, monkey
 
 
 def test_next_command_after_a_conversion_names_the_data(trained, converted, tmp_path, monkeypatch):
-    monkeypatch.setattr(start, "training_data", lambda *_, **__: None)
+    monkeypatch.setattr(start, "training_data", lambda *_, **__: SimpleNamespace(absent_note=""))
     monkeypatch.setattr(
         start, "convert", lambda *_: SimpleNamespace(bundle=converted, checks=(), complaint="", max_drop=None)
     )

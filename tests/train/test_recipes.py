@@ -204,3 +204,37 @@ def test_numbers_of_thousands_of_digits_and_byte_order_marks(tmp_path):
             load(str(file))
         file.write_text(f'base = "{base}"\n[fit]\n{field} = 7\n', encoding="utf-8-sig")
         assert getattr(load(str(file)).fit, field) == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        (
+            "optimizer.rte=0.1",
+            r"optimizer\.rte: there is no such field: do you mean rate\? There are name, rate, momentum",
+        ),
+        ("optimiser.rate=0.1", r"optimiser: there is no such field: do you mean optimizer\?"),
+        ("fit.zzz=1", r"fit\.zzz: there is no such field: choose epochs, batch_size"),
+        ("fit.epochs=many", r"fit\.epochs: it should be a whole number \(got 'many'\)"),
+        ("optimizer.rate=fast", r"optimizer\.rate: it should be a number \(got 'fast'\)"),
+        ("augment.flip=maybe", r"augment\.flip: it should be true or false \(got 'maybe'\)"),
+        ("fit=3", r"fit: it should be a section with fields \(got 3\)"),
+    ],
+)
+def test_a_wrong_field_or_value_is_explained_in_plain_words(override, complaint):
+    with pytest.raises(RecipeError, match=complaint):
+        load_recipe("small", (override,))
+
+
+def test_fields_of_face_recipes_and_stages_are_listed_too(tmp_path):
+    from edgefer.train.faces.recipe import load_face_recipe
+
+    with pytest.raises(RecipeError, match=r"fit\.stps: there is no such field: do you mean steps\?"):
+        load_face_recipe("face-finder", ("fit.stps=3",))
+    file = tmp_path / "staged.toml"
+    file.write_text(STAGED.replace("change.optimizer.rate", "change.optimizer.rte"))
+    with pytest.raises(RecipeError, match=r"stage 'first': optimizer\.rte: there is no such field: do you mean rate\?"):
+        load_recipe(str(file))
+    file.write_text(STAGED.replace("teachers", "techers"))
+    with pytest.raises(RecipeError, match=r"techers: there is no such field: do you mean teachers\?"):
+        load_recipe(str(file))

@@ -1,8 +1,10 @@
 """A refused training leaves nothing behind, and does not report that it started."""
 
 import pytest
+from typer.testing import CliRunner
 
-from edgefer.errors import EdgeferError, Interrupted
+from edgefer.cli import app
+from edgefer.errors import DataError, EdgeferError, InputError, Interrupted, RecipeError
 from edgefer.files import without_empty_folders
 from edgefer.progress import Progress
 from edgefer.train.config import TrainConfig
@@ -120,3 +122,36 @@ def test_training_interrupted_after_long_work_is_kept(kept, workdir, monkeypatch
     with pytest.raises(Interrupted, match=r"Continue with: edgefer train --resume --out "):
         start.start(TrainConfig(recipe=load_recipe("demo"), data="builtin"), workdir / "run")
     assert (workdir / "run" / "training" / kept).exists()
+
+
+def test_a_frozen_recipe_without_initial_weights_is_refused_before_the_data_is_read(workdir):
+    import edgefer
+
+    with pytest.raises(InputError, match=r"pets-small trains only the last layers.*recipe animals.*init_from"):
+        edgefer.train("../empty.csv", recipe="pets-small")
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_list_of_names_as_labels_is_told_from_a_file_of_votes(workdir):
+    import edgefer
+
+    with pytest.raises(
+        DataError, match=r"labels.*'angry,happy' names no FER\+ votes.*Leave it out.*names=\"0=angry,1=happy\""
+    ):
+        edgefer.train("../empty.csv", labels="angry,happy")
+
+
+@pytest.mark.parametrize("option", ["--lr", "--learning-rate"])
+def test_the_option_for_the_learning_rate_in_other_tools_names_the_field(option):
+    done = CliRunner().invoke(app, ["train", "--data", "builtin", option, "0.1"])
+    assert done.exit_code == 2 and "--set optimizer.rate=0.1" in " ".join(done.output.split())
+
+
+def test_fields_of_the_recipe_are_set_by_a_dict_or_a_text_from_python(workdir):
+    import edgefer
+
+    for given in ({"optimizer.rate": 99, "augment.flip": True}, "optimizer.rate=99"):
+        with pytest.raises(RecipeError, match=r"optimizer\.rate: it should be less than or equal to 10 \(got 99\)"):
+            edgefer.train("builtin", recipe="demo", set=given)
+    with pytest.raises(InputError, match=r"There is no option 'lr': .*set=\[\"optimizer\.rate=0\.1\"\]"):
+        edgefer.train("builtin", lr=0.1)

@@ -1,6 +1,7 @@
 """Data sets as arrays: images, labels and ids in one record, so that they cannot get out of step."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy as np
 from edgefer.card import MAX_LABELS
 from edgefer.errors import DataError
 from edgefer.provenance import MAX_NAME
-from edgefer.text import unprintable
+from edgefer.text import printable, unprintable
 from edgefer.train.data.groups import group_images, holdout_mask
+from edgefer.train.data.matching import absent, absent_note, matched, unmatched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,25 +119,70 @@ class Dataset:
         }
 
     def with_labels(self, labels: tuple[str, ...]) -> "Dataset":
-        """The same images with label indices into `labels`, matched by name. DataError where the names differ."""
+        """The same images with label indices into `labels`, a network's, matched by name, ignoring case; some of them may
+        have no images. DataError for a class that is not among them."""
         if labels == self.labels:
             return self
-        if set(labels) != set(self.labels):
-            unmatched = sorted(set(labels) ^ set(self.labels))
+        found = matched(self.labels, labels)
+        if unknown := [name for name in self.labels if name not in found]:
             raise DataError(
-                f"{self.name} is labelled {', '.join(self.labels)}, but the network knows {', '.join(labels)}: take one that "
-                f"knows the same (edgefer models), rename the folders, or train on this data. Not in both: {', '.join(unmatched)}."
+                _unknown_classes(self, unknown, labels, [label for label in labels if label not in found.values()])
             )
-        index = np.array([labels.index(name) for name in self.labels])
+        index = np.array([labels.index(found[name]) for name in self.labels])
         splits = {
             name: replace(
                 split,
                 labels=index[split.labels],
-                targets=None if split.targets is None else split.targets[:, np.argsort(index)],
+                targets=None if split.targets is None else _spread(split.targets, index, len(labels)),
             )
             for name, split in self.splits.items()
         }
         return replace(self, labels=labels, splits=splits)
+
+    def spelled_like(self, labels: Sequence[str]) -> "Dataset":
+        """The same data, with the spelling of those of `labels` that differ from its own in case only."""
+        found = matched(self.labels, labels)
+        return replace(self, labels=tuple(found.get(name, name) for name in self.labels))
+
+    def without_empty_classes(self) -> "Dataset":
+        """The data without the classes that have no image in any split: a CSV's labels may be numbers of FER2013's seven."""
+        missing = absent(np.concatenate([split.labels for split in self.splits.values()]), self.labels)
+        kept = [at for at, name in enumerate(self.labels) if name not in missing]
+        if not missing:
+            return self
+        number = np.zeros(len(self.labels), np.int64)
+        number[kept] = np.arange(len(kept))
+        splits = {
+            name: replace(
+                split,
+                labels=number[split.labels],
+                targets=None if split.targets is None else split.targets[:, kept],
+            )
+            for name, split in self.splits.items()
+        }
+        return replace(self, labels=tuple(self.labels[at] for at in kept), splits=splits)
+
+    @property
+    def absent_note(self) -> str:
+        """What of a network is not measured since no split has images of it; "" if all classes have some."""
+        missing = absent(np.concatenate([split.labels for split in self.splits.values()]), self.labels)
+        return absent_note(missing, len(self.labels), self.name)
+
+
+def _spread(targets: np.ndarray, index: np.ndarray, classes: int) -> np.ndarray:
+    """Soft targets with column k moved to index[k], of `classes` columns."""
+    spread = np.zeros((len(targets), classes), targets.dtype)
+    spread[:, index] = targets
+    return spread
+
+
+def _unknown_classes(dataset: Dataset, unknown: list[str], labels: tuple[str, ...], free: list[str]) -> str:
+    known = printable(", ".join(labels))
+    return (
+        f"{dataset.name} has classes that the network does not know ({known}): {unmatched(unknown, free)}. Name them as it does, with "
+        "--names LABEL=NAME,... or by their folders; take a network that knows them (edgefer models), train on this data, or, if the "
+        "network was imported, import it again with the right --labels."
+    )
 
 
 def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

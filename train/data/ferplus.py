@@ -28,6 +28,11 @@ NO_EMOTION = ("unknown", "NF")
 def votes_file(votes: str, data: str | Path) -> Path:
     """The file of votes: `votes` itself, or for "ferplus" the one beside the data. DataError where there is none."""
     check_there(data)
+    if "," in votes and not Path(votes).exists():
+        raise DataError(
+            f"--labels {votes!r} names no FER+ votes ({NAME} or a file): the classes come from the data. Leave it out, or give them "
+            "other names with --names 0=angry,1=happy."
+        )
     if not Path(data).is_file():
         raise DataError(f"FER+ votes ({votes}) belong to a FER2013 CSV: {data} has labels of its own.")
     candidates = [Path(data).parent / name for name in FILES] if votes == NAME else [Path(votes)]

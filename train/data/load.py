@@ -34,7 +34,8 @@ class DataOptions:
     of labels or folders that are numbers. skip_bad: leave bad rows and images out, and list them. valid_fraction, seed:
     of the stratified validation split, where the data has none. group_by: for folders, a regular expression that names
     each image's group (edgefer.train.data.groups): no group is in two splits, and copies are in the training split
-    only. pooled: training and validation images together as "train", for cross-validation.
+    only. pooled: training and validation images together as "train", for cross-validation. for_measuring: leave out
+    classes without images, which cannot be trained on.
     """
 
     labels: str = ""
@@ -44,6 +45,7 @@ class DataOptions:
     seed: int = 0
     group_by: str = ""
     pooled: bool = False
+    for_measuring: bool = False
 
 
 def load_dataset(
@@ -201,6 +203,8 @@ def make_splits(dataset: Dataset, path: str | Path, options: DataOptions) -> Dat
         dataset = replace(dataset, splits={"train": train, **test})
     if options.group_by:
         dataset = check_groups(dataset, options.group_by)
+    if options.for_measuring:
+        dataset = dataset.without_empty_classes()
     check_classes(dataset, path)
     if not options.pooled and "valid" not in dataset.splits:
         dataset = hold_out(dataset, options.valid_fraction, options.seed, options.group_by)

@@ -21,9 +21,17 @@ SHOWN = 20
 
 
 def training_data(
-    bundle: Bundle, data: str, skip_bad: bool, *, progress: Progress = SILENT, cache: Path | None = None
+    bundle: Bundle,
+    data: str,
+    skip_bad: bool,
+    *,
+    names: str = "",
+    progress: Progress = SILENT,
+    cache: Path | None = None,
 ) -> Dataset:
-    """`data`, or the data that the bundle's training folder names where that is "". InputError where it names none.
+    """`data`, or the data that the bundle's training folder names where that is "", with the labels of the bundle's network.
+    names: of its labels or folders, instead of those of the training. InputError where no data is named, DataError where
+    it has classes that the network does not know.
 
     Logs what is skipped, and warns where other images are held out than in training.
     """
@@ -41,14 +49,14 @@ def training_data(
                 "labelled ones like them, with --data PATH."
             )
         data, skip_bad = known.data, known.skip_bad
-    dataset = load_dataset(data, card.input, _options(card, data, skip_bad), progress=progress, cache=cache)
+    dataset = load_dataset(data, card.input, _options(card, data, skip_bad, names), progress=progress, cache=cache)
     log_skipped(dataset.skipped, progress)
     if has_other_holdout(card, dataset):
         progress.log(
             f"{data} has changed since {card.name} was trained on it, and other images are held out now: it may have been "
             "trained on some of them, and look better than it is. Train again, or name data that it was not trained on."
         )
-    return dataset
+    return dataset.with_labels(card.labels)
 
 
 def remembered(bundle: Bundle) -> TrainConfig | None:
@@ -62,20 +70,21 @@ def has_other_holdout(card: ModelCard, dataset: Dataset) -> bool:
     return dataset.name == card.provenance.data and card.provenance.held_images not in ("", dataset.holdout_hash)
 
 
-def _options(card: ModelCard, data: str, skip_bad: bool) -> DataOptions:
+def _options(card: ModelCard, data: str, skip_bad: bool, names: str) -> DataOptions:
     """As in training: with another split, training images would be evaluated on."""
     options = DataOptions(
-        names=card.provenance.names,
+        names=names or ("" if data == BUILT_IN else card.provenance.names),
         skip_bad=skip_bad,
         valid_fraction=card.provenance.valid_fraction,
         seed=card.provenance.seed,
         pooled=card.provenance.folds > 0,
+        for_measuring=True,
     )
     folder = Path(data)
     if data == BUILT_IN:
         return options
     if not folder.is_dir():  # only CSVs have votes
-        return replace(options, labels=card.provenance.labels)
+        return replace(options, labels="" if names else card.provenance.labels)
     pattern = card.provenance.group_by
     return replace(options, group_by=pattern) if pattern and _has_groups(folder, pattern, options) else options
 

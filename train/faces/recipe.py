@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgefer.card import first_problem
 from edgefer.errors import InputError, RecipeError
 from edgefer.files import MAX_CARD, read_regular
+from edgefer.problems import first_problem
 from edgefer.train.faces.fit import Schedule
 from edgefer.train.recipe_fields import long_warmup, merge
 from edgefer.train.recipes import set_field
@@ -96,6 +96,6 @@ def load_face_recipe(name_or_file: str, overrides: tuple[str, ...] = ()) -> Face
             set_field(fields, override)
         return FaceRecipe.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error)}.") from None
+        raise RecipeError(f"Recipe {name_or_file}: {first_problem(error, FaceRecipe)}.") from None
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"The recipe {file} cannot be read: {error}.") from None
