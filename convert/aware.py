@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.bundle import Bundle, Form, is_shipped
+from edgefer.convert.batch_norm import convolve_norms
 from edgefer.convert.prune import copy_of, optimization_toolkit
 from edgefer.convert.quantize import aware_to_int8
 from edgefer.convert.separable import split_separable
@@ -44,8 +45,8 @@ class Aware:
 def quantization_aware(
     model: "tf_keras.Model", calibration: np.ndarray, task: FineTuning, *, keep_zeros: bool
 ) -> Aware:
-    """Fine-tune a copy of the network, its z-score folded and its separable convolutions split, with simulated int8 rounding
-    of weights and activations.
+    """Fine-tune a copy of the network with simulated int8 rounding of weights and activations. Its z-score is folded, its
+    separable convolutions are split, and its free-standing batch norms become convolutions.
 
     calibration: uint8 [n, h, w, c], images that initialize the activation ranges. keep_zeros: zero weights stay zero.
     """
@@ -87,7 +88,7 @@ def int8_fix(bundle: Bundle) -> str:
 
 def _plain(model: "tf_keras.Model") -> "tf_keras.Model":
     """The same network, of layers that tfmot supports and does not rename."""
-    return split_separable(fold_zscore(model))
+    return split_separable(convolve_norms(fold_zscore(model)))
 
 
 def _with_rounding(model: "tf_keras.Model", *, keep_zeros: bool) -> "tf_keras.Model":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgefer.card import InputSpec
+from edgefer.convert.batch_norm import convolve_norms
 from edgefer.convert.quantize import int8_converter, run_converter
 from edgefer.errors import BundleError
 from edgefer.interpreter import Network
@@ -38,7 +39,7 @@ def to_mediapipe(model: "tf_keras.Model", spec: InputSpec, temperature: float, c
         mixed = layers.Conv2D(spec.channels, 1, use_bias=False, name=spec.color)
         own = mixed(pixels)
         mixed.set_weights([FROM_RGB[spec.color].reshape(1, 1, 3, spec.channels)])
-    logits = fold_zscore(model)(own)
+    logits = convolve_norms(fold_zscore(model))(own)
     whole = tf_keras.Model(pixels, layers.Softmax()(layers.Rescaling(1 / temperature)(logits)))
     converter = int8_converter(whole, _rgb(calibration, spec))
     converter.inference_input_type = converter.inference_output_type = tf.uint8

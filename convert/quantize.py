@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgefer.convert.batch_norm import convolve_norms
 from edgefer.convert.child import reason
 from edgefer.errors import RuntimeFault
 from edgefer.preprocess import to_float
@@ -86,7 +87,7 @@ def calibration_images(split: Split, seed: int, count: int = CALIBRATION_IMAGES)
 
 def _converter(model):
     tf = tensorflow()
-    model = fold_zscore(model)
+    model = convolve_norms(fold_zscore(model))
     # Batch size 1 in the signature: None would leave dynamic dimensions, which the Edge TPU compiler rejects.
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
     function = tf.function(lambda pixels: model(pixels, training=False), autograph=False)

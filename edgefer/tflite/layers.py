@@ -11,10 +11,30 @@ from edgefer.tflite.int8_network import Int8Network, Layer, Pair, UnsupportedNet
 from edgefer.tflite.operator_fields import FIELDS
 
 OPERATORS = tuple(FIELDS)
+# The operators that Keras layers become in an int8 network, with those layers. Dropout and a batch norm become none.
+KERAS_LAYERS = {
+    "CONV_2D": "Conv2D, SeparableConv2D",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
+    "FULLY_CONNECTED": "Dense",
+    "ADD": "Add",
+    "MEAN": "GlobalAveragePooling2D",
+    "MAX_POOL_2D": "MaxPooling2D",
+    "AVERAGE_POOL_2D": "AveragePooling2D",
+    "RESHAPE": "Flatten, Reshape",
+    "PAD": "ZeroPadding2D",
+    "RELU": "ReLU",
+    "RELU6": "ReLU(6)",
+}
+RECTIFY = "train it again with ReLU or ReLU(6) in place of {}: those are the activations that C and the page have"
+BATCH = "import the .keras or .h5 file instead, or convert it to .tflite with a fixed batch size of 1"
 HINTS = {  # for operators that common Keras layers become
-    "MUL": "put BatchNormalization between a layer and its activation, use ReLU in place of swish, and no squeeze-and-excitation",
+    "MUL": "use ReLU in place of swish, and no squeeze-and-excitation; BatchNormalization after an activation becomes a convolution where "
+    "the .keras or .h5 file is imported",
     "LOGISTIC": "use ReLU in place of swish, or end with logits",
     "HARD_SWISH": "use ReLU in place of it",
+    "LEAKY_RELU": RECTIFY.format("LeakyReLU"),
+    "ELU": RECTIFY.format("ELU"),
+    "PRELU": RECTIFY.format("PReLU"),
     **dict.fromkeys(
         ("SOFTMAX", "LOG_SOFTMAX"),
         "import the float32 network and convert that, which leaves a softmax at its end out",
@@ -23,6 +43,7 @@ HINTS = {  # for operators that common Keras layers become
     "PADV2": "put a ReLU in front of a max pooling that pads",
     "QUANTIZE": "convert with int8 input and output",
     "DEQUANTIZE": "convert with int8 input and output",
+    **dict.fromkeys(("SHAPE", "STRIDED_SLICE", "PACK"), BATCH),
     **dict.fromkeys(COMPILED_FOR, "use the file it was compiled from"),
 }
 MAX_LAYERS = 2000  # the arena's plan takes time that grows with their square
@@ -65,6 +86,11 @@ def model_layers(model: Model, where: str) -> Int8Network:
         raise UnsupportedNetwork(f"{where}: nothing computes its outputs, each its own.")
     outputs = sorted((known[tensor.index] for tensor in graph.outputs), key=lambda value: -value.size)
     return Int8Network(layers=tuple(layers), input=known[graph.inputs[0].index], outputs=tuple(outputs))
+
+
+def supported_layers() -> str:
+    """The Keras layers that C and the page have, each with its operator, as README lists them."""
+    return ", ".join(f"{layers} ({name})" for name, layers in KERAS_LAYERS.items())
 
 
 def hint(name: str) -> str:

@@ -256,7 +256,8 @@ def test_tflite_file_is_imported_unchanged(keras, network, labels, builtin, edge
 
 
 @pytest.mark.parametrize(
-    ("activation", "names"), [("relu", ()), ("swish", ("1 LOGISTIC (use ReLU in place of swish", "1 MUL (put Batch"))]
+    ("activation", "names"),
+    [("relu", ()), ("swish", ("1 LOGISTIC (use ReLU in place of swish", "1 MUL (use ReLU in place of swish"))],
 )
 def test_import_names_the_operators_that_export_will_refuse(keras, tmp_path, activation, names):
     pixels = keras.Input((16, 16, 1))
