@@ -182,7 +182,7 @@ def test_an_untrusted_card_is_shown_as_plain_text():
         (lambda: edgefer.import_model("x.h5", labels=3), "labels 3 is not a list of texts"),
         (lambda: edgefer.load("fer-nano", smoth="calm"), "no option 'smoth': choose check, smooth"),
         (lambda: edgefer.load("fer-nano", roi=5), "roi 5 is not right"),
-        (lambda: edgefer.load("fer-nano", roi=(1.5, 0, 9, 9)), "it should be a whole number"),
+        (lambda: edgefer.load("fer-nano", roi=(1.5, 0, 9, 9)), r"it should be a whole number \(got 1\.5\)"),
         (lambda: edgefer.load("fer-nano", detector="x"), "choose auto, own, yunet, haar"),
         (lambda: next(edgefer.load("fer-nano").watch("builtin", lop=True)), "no option 'lop'"),
         (lambda: next(edgefer.load("fer-nano").watch("builtin", skip_bad="yes")), "skip_bad 'yes' is not right: give True or False"),
