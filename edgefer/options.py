@@ -145,7 +145,9 @@ def _of_type(hint: Any, value: Any, name: str) -> Any:
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
-        problem = in_words(error.errors()[0])
+        first = error.errors()[0]
+        part = "" if not first["loc"] or first["type"] in ("missing", "too_long") else f" (got {first['input']!r:.40})"
+        problem = in_words(first) + part
         raise InputError(f"{name} {printable(repr(value)):.80} is not right: {problem}.") from None
 
 
