@@ -24,7 +24,8 @@ def first_problem(error: "ValidationError", fields_of: "type[BaseModel] | None" 
     problem = error.errors()[0]
     where, got = ".".join(map(str, problem["loc"])), problem["input"]
     what = _hint(problem["loc"], fields_of) if problem["type"] == "extra_forbidden" else in_words(problem)
-    shown = "" if isinstance(got, dict) or problem["type"] == "extra_forbidden" else f" (got {got!r:.80})"
+    whole = isinstance(got, dict) or problem["type"] in ("extra_forbidden", "json_invalid")
+    shown = "" if whole else f" (got {got!r:.80})"
     return (f"{where}: " if where else "") + what + shown
 
 

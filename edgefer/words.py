@@ -24,8 +24,8 @@ WORDS |= {"data": ("builtin",), "source": ("builtin",), "labels": ("ferplus",), 
 FLAGS = frozenset(
     (
         "allow_cpu_fallback", "blur_faces", "check", "domain_shift", "edgetpu", "flip", "float16", "headless", "int8", "json",
-        "loop", "mediapipe", "mjpg", "onnx", "print", "prove", "qat", "realtime", "resume", "serve", "skip_bad", "trust",
-        "version", "wait",
+        "loop", "mediapipe", "mjpg", "onnx", "overwrite", "print", "prove", "qat", "realtime", "resume", "serve", "skip_bad",
+        "trust", "version", "wait",
     )
 )  # fmt: skip
 WORD = rf"(?:{'|'.join(sorted({word for words in WORDS.values() for word in words}, key=len, reverse=True))})\b"

@@ -137,7 +137,7 @@ def test_training_takes_paths_bundles_lists_and_dicts_as_well_as_texts():
     )  # fmt: skip
     assert given == TrainRequest(
         data="faces", recipe="own.toml", init_from=str(nano.path), teacher=f"{nano.path},a,b",
-        names="0=angry,1=happy", set=("optimizer.rate=0.05", "augment.flip=False"),
+        names="0=angry,1=happy", set=("optimizer.rate=0.05", "augment.flip=false"),
     )  # fmt: skip
     for option in ("init_from", "teacher"):
         with pytest.raises(edgefer.EdgeferError, match="There is no bundle at nowhere"):
