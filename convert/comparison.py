@@ -13,6 +13,7 @@ from edgefer.lineage import MIN_RETRAINED_AGREEMENT
 from edgefer.metrics import confusion_matrix, mcnemar_p, paired_interval, per_class, scores, wilson_interval
 from edgefer.options import MAX_DROP, MIN_AGREEMENT
 from edgefer.provenance import Cost
+from edgefer.text import percent
 from edgefer.train.data.dataset import Split
 
 WITH_QAT = "convert it again with --qat"
@@ -217,7 +218,7 @@ def judge(comparison: Comparison, budget: Budget, int8_fix: Callable[[], str] = 
         subject=f"{comparison.candidate.name} against {comparison.reference.name}",
         status=status,
         detail=f"drop {comparison.drop:+.2f} points [{low:+.2f}, {high:+.2f}] (allowed {budget.max_drop:g}), "
-        f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] (at least {needed:.0%}{reason}){note if constant else ''}",
+        f"agreement {comparison.agreement:.2%} [{least:.1%}, {most:.1%}] (at least {percent(needed)}{reason}){note if constant else ''}",
         fix=_fix(comparison, int8_fix) if status is Status.FAIL else "",
     )
 

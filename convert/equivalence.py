@@ -52,7 +52,7 @@ def adapt_tflite(foreign: Foreign, contract: Contract, card: ModelCard) -> tuple
     variant = "int8" if network.answer_dtype in INTEGER_DTYPES else "float32"
     logits, again = (network.logits(_images(card.input)) for _ in range(2))
     subject = f"original {foreign.kind}, {foreign.computes}"
-    repeated = _repeated(subject, logits, again)
+    repeated = _repeated(f"{subject}: the same images again", logits, again)
     if repeated.passed:
         check_answers(logits, contract.output, foreign.path)
     return {variant: foreign.content}, [repeated, _varied(subject, softmax(logits))]
@@ -69,7 +69,7 @@ def _repeated(subject: str, first: np.ndarray, second: np.ndarray) -> Check:
 def _varied(subject: str, answers: np.ndarray) -> Check:
     varied = bool((answers.std(axis=0) > 1e-6).any())
     detail = "it answers differently to different images" if varied else "it gives the same answer to every image"
-    return Check(subject=subject, status=status_if(varied), detail=detail)
+    return Check(subject=f"{subject}: different images", status=status_if(varied), detail=detail)
 
 
 def adapted_network(foreign: Foreign, contract: Contract) -> "tf_keras.Model":

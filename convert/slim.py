@@ -46,7 +46,7 @@ def why_not(recipe: Recipe, share: float) -> str:
     named = f"--slim {share:g}: {recipe.name} ({' '.join(words)})"
     if not most:
         return f"{named} has no more than {MULTIPLE} filters per layer, the minimum: leave --slim out."
-    return f"{named} can lose at most {most:.0%} of its multiply-adds, with {MULTIPLE} filters left in each layer: choose a smaller share."
+    return f"{named} can lose at most {int(100 * most)}% of its multiply-adds, with {MULTIPLE} filters left in each layer: choose a smaller share."
 
 
 def slim(model: "tf_keras.Model", recipe: Recipe, share: float) -> Slim:

@@ -11,7 +11,7 @@ from edgefer.card import ModelCard
 from edgefer.checks import Check, Status
 from edgefer.options import MAX_DROP
 
-SUBJECT = "the trained network"
+SUBJECT, COST = "file of the trained network", "recorded cost of conversion"
 FIX = "convert again from the bundle that was trained"
 MIN_RETRAINED_AGREEMENT = 0.90  # MIN_AGREEMENT of a network whose weights were trained in between
 
@@ -95,7 +95,7 @@ def check_recorded_cost(bundle: Bundle) -> Check | None:
         return None
     if card.lineage is None or card.lineage.cost is None:
         detail = "it was retrained or slimmed, and the card does not say what that cost"
-        return Check(question=2, subject=SUBJECT, status=Status.NOT_CHECKED, detail=detail, fix=_fix(bundle))
+        return Check(question=2, subject=COST, status=Status.NOT_CHECKED, detail=detail, fix=_fix(bundle))
     cost = card.lineage.cost
     low, high = cost.drop_interval
     over = cost.drop > MAX_DROP or cost.agreement < MIN_RETRAINED_AGREEMENT
@@ -103,4 +103,4 @@ def check_recorded_cost(bundle: Bundle) -> Check | None:
         f"when it was converted, {cost.variant} lost {cost.drop:+.2f} points [{low:+.2f}, {high:+.2f}] against "
         f"{card.lineage.name} and agreed on {cost.agreement:.2%} of {cost.count:,} images ({cost.split})"
     )
-    return Check(question=2, subject=SUBJECT, status=Status.WARN if over else Status.PASS, detail=detail)
+    return Check(question=2, subject=COST, status=Status.WARN if over else Status.PASS, detail=detail)

@@ -203,7 +203,7 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
         )
     off = np.abs(answers - expected)
     worst, mean = float(off.max()), float(off.mean())
-    same = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    same = int((answers.argmax(axis=1) == expected.argmax(axis=1)).sum())
     if network.quantized:
         allowed = INT8_MEANS.get(network.runtime, INT8_MEAN)
         passed = worst <= INT8_WORST and mean <= allowed
@@ -211,7 +211,7 @@ def _check_answers(network: Network, variant: str, pixels: np.ndarray, expected:
     else:
         passed = worst <= FLOAT_TOLERANCE  # False for a NaN
         detail = f"off by {worst:.2g} in a logit at worst (allowed {FLOAT_TOLERANCE})"
-    detail += f", {same:.0%} of {len(pixels)} decisions equal"
+    detail += f", {same} of {len(pixels)} decisions equal"
     if not answers.any():
         detail += "; every answer is zero: this runtime cannot run this network"
     return Check(question=3, subject=f"{variant} on {network.runtime}", status=status_if(passed), detail=detail)

@@ -49,6 +49,15 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
+def percent(share: float) -> str:
+    """A share that a user gave, in percent, with all its digits.
+
+    >>> percent(0.97), percent(0.999), percent(0.07), percent(1)
+    ('97%', '99.9%', '7%', '100%')
+    """
+    return f"{100 * share:.10g}%"
+
+
 def safe_name(text: str) -> str:
     """`text` for use in a file name: letters, digits, "_" and "-", at most 40."""
     return re.sub(r"[^\w-]+", "_", text)[:40]

@@ -16,6 +16,7 @@ from edgefer.errors import BundleError, EdgeferError, InputError
 from edgefer.files import without_empty_folders
 from edgefer.metrics import confusion_matrix
 from edgefer.progress import SILENT, Epoch, Progress
+from edgefer.text import percent
 from edgefer.train import backend, distribute, plots
 from edgefer.train.config import TrainConfig
 from edgefer.train.data.dataset import Dataset, Split, hold_out, stratified_rows, without_copies
@@ -278,7 +279,7 @@ def make_card(config: TrainConfig, dataset: Dataset) -> ModelCard:
     recipe, extra = config.recipe, dataset.extra
     steps = config.supervision.steps()
     if extra:
-        steps += (f"{extra.share:.0%} of each batch from {len(extra.split)} extra images: {extra.name}",)
+        steps += (f"{percent(extra.share)} of each batch from {len(extra.split)} extra images: {extra.name}",)
     try:
         return ModelCard(
             name=recipe.name,

@@ -83,6 +83,12 @@ def test_retrained_network_needs_a_minimum_agreement():
         assert not judge(pair(wrong, other, labels), Budget()).passed
 
 
+@pytest.mark.parametrize(("least", "shown"), [(0.97, "97%"), (0.999, "99.9%"), (0.99995, "99.995%"), (1.0, "100%")])
+def test_the_minimum_agreement_is_printed_with_all_its_digits(least, shown):
+    labels = np.arange(84) % 7
+    assert f"(at least {shown})" in judge(pair(labels, labels, labels), Budget.of(1.0, least)).detail
+
+
 def test_budget_from_user_units():
     assert Budget.of(2.0, 0.97) == Budget(max_drop=2.0)
     assert Budget.of(2.0, 0.5) == Budget(max_drop=2.0, min_agreement=0.5, min_retrained_agreement=0.5)

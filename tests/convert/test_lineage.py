@@ -98,6 +98,7 @@ def test_a_slimmed_network_at_low_agreement_fails_the_certificate(slim, trained,
     lenient = {check.subject: check for check in certificate(slim, faces, Budget(max_drop=100.0))}
     assert lenient["int8 on litert against origin"].status is Status.FAIL  # no worse does not mean the same
     assert check_recorded_cost(slim).status is Status.WARN and check_recorded_cost(trained) is None
+    assert check_recorded_cost(slim).subject != check_origin(slim).subject  # both are rows of its certificate
 
 
 def test_conversion_says_if_verify_would_fail(slimmed, faces, monkeypatch):
@@ -152,7 +153,11 @@ def test_conversion_without_retraining_stores_no_second_copy(trained, faces, tmp
     assert not bundle.has("origin") and origin_form(bundle.card) is Form.KERAS and not bundle.card.lineage.retrained
     assert check_recorded_cost(bundle) is None and check_origin(bundle).status is Status.PASS
     subjects = [check.subject for check in certificate(bundle, faces)]
-    assert subjects == ["the trained network", "float32 on litert against keras", "int8 on litert against keras"]
+    assert subjects == [
+        "file of the trained network",
+        "float32 on litert against keras",
+        "int8 on litert against keras",
+    ]
 
 
 def test_a_missing_origin_is_reported(slim, trained, faces, tmp_path):

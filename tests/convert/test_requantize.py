@@ -17,7 +17,7 @@ from edgefer.convert.requantize import tflite_to_int8
 from edgefer.convert.work import Plan
 from edgefer.errors import InputError, RuntimeFault
 from edgefer.interpreter import Network
-from edgefer.lineage import check_origin, origin_form
+from edgefer.lineage import SUBJECT, check_origin, origin_form
 from edgefer.parity import verify
 from edgefer.progress import SILENT
 from edgefer.tflite.flatbuffer import quantization, read_model
@@ -81,7 +81,7 @@ def test_a_float_tflite_becomes_int8_and_is_compared_with_itself(theirs, network
     assert all(check.passed for check in verify(bundle))
     proof = json.loads(edgefer("verify", out, "--data", "builtin", "--json").stdout)
     rows = {row["subject"]: row for row in proof["checks"]}
-    assert rows["the trained network"]["status"] == "pass" and "float32.tflite" in rows["the trained network"]["detail"]
+    assert rows[SUBJECT]["status"] == "pass" and "float32.tflite" in rows[SUBJECT]["detail"]
     assert rows["int8 on litert against float32 on litert"]["status"] == "pass"
 
 

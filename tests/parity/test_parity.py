@@ -76,7 +76,7 @@ def test_all_questions_on_tflite_runtime(converted, tflite_runtime_python, cache
         (1, "pixels of haar's crop"), (1, "pixels of own's crop"), (1, "pixels of levelled heads"), (1, "faces"),
         (3, "int8 on tflite-runtime"), (3, "float32 on tflite-runtime"), (3, "int8, computed exactly"),
         (2, "int8's weights against float32's"), (2, "int8's scales and zero points"),
-        (2, "the trained network"),
+        (2, "file of the trained network"),
         (2, "int8 on tflite-runtime against float32 on tflite-runtime"),
     ]  # fmt: skip
     assert all(check["passed"] for check in written["checks"])

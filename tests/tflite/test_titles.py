@@ -61,7 +61,8 @@ def test_network_that_computes_in_int8_is_listed_as_such_everywhere(tmp_path):
     imported = import_network(Request(path=tmp_path / "theirs.tflite", stated=stated), tmp_path / "bundle")
     bundle, name = imported.bundle, "int8 with float32 input and output"
     assert bundle.has("float32") and not bundle.has("int8") and title(bundle, "float32") == name
-    assert imported.checks[0].subject == f"original .tflite, {name}"
+    expected = [f"original .tflite, {name}: {images}" for images in ("the same images again", "different images")]
+    assert [check.subject for check in imported.checks] == expected
     assert f"(.tflite, {name}, sha256 " in bundle.card.provenance.steps[0]
     assert [check.subject for check in verify(bundle)][-1] == f"{name} on litert"
     assert list(networks(bundle)) == [name]

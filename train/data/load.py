@@ -14,7 +14,7 @@ from edgefer.errors import DataError
 from edgefer.options import DEFAULT_VALID_FRACTION
 from edgefer.preprocess import prepare
 from edgefer.progress import SILENT, Progress
-from edgefer.text import counted, printable
+from edgefer.text import counted, percent, printable
 from edgefer.train.data import ferplus
 from edgefer.train.data.cache import cache_file, cached
 from edgefer.train.data.csv import open_csv
@@ -184,7 +184,7 @@ def make_splits(dataset: Dataset, path: str | Path, options: DataOptions) -> Dat
         dataset = hold_out(dataset, options.valid_fraction, options.seed, options.group_by)
         count_valid = len(dataset.split("valid"))
         notes.append(
-            f"The data has no validation split: {count_valid:,} of its training images ({options.valid_fraction:.0%} of each class) "
+            f"The data has no validation split: {count_valid:,} of its training images ({percent(options.valid_fraction)} of each class) "
             "are held out for one"
         )
     if unused := count - len(dataset):
@@ -204,7 +204,7 @@ def summary(dataset: Dataset) -> list[str]:
         lines.append(" ".join([label.ljust(width), *(f"{numbers[index]:>9,}" for numbers in counts.values())]))
     if extra := dataset.extra:
         lines.append(
-            f"{extra.share:.0%} of each batch from {extra.name}: {len(extra.split):,} images for training only."
+            f"{percent(extra.share)} of each batch from {extra.name}: {len(extra.split):,} images for training only."
         )
         if extra.repeated:
             repeated = counted(extra.repeated, f"image of {extra.name} is", f"images of {extra.name} are")
