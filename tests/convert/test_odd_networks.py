@@ -87,7 +87,7 @@ def test_ranges_of_a_network_with_one_layer_are_those_of_all_calibration_images(
 
 
 def test_quantization_aware_training_is_recommended_only_where_it_can_work(tiny, tmp_path):
-    """tfmot supports no BatchNormalization after an activation; without a Keras network nothing can be trained."""
+    """tfmot supports no LayerNormalization, and BatchNormalization after an activation only as a convolution; without a Keras network nothing can be trained."""
     from edgefer.convert.certificate import _int8_fix
     from edgefer.train.networks import keras_bytes
 
@@ -99,7 +99,8 @@ def test_quantization_aware_training_is_recommended_only_where_it_can_work(tiny,
     activated = layers.Conv2D(8, 3, strides=4, activation="relu")(pixels)
     ends = {
         "--qat": layers.ReLU()(layers.BatchNormalization()(convolved)),
-        "--no-int8": layers.BatchNormalization()(activated),
+        "again with --qat": layers.BatchNormalization()(activated),
+        "--no-int8": layers.LayerNormalization()(activated),
         "import the network's .keras": None,
     }
     origin = Provenance(data="builtin", split_sizes={}, recipe={}, seed=0, epoch=1, versions={})
