@@ -1,7 +1,7 @@
 """Chooses the default detector for human faces, and explains the choice."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgefer.devices.faces.detectors import Detector, HaarDetector
@@ -36,7 +36,7 @@ def automatic(
     if files.yunet or os.path.isfile(found):  # False for a folder that may not be read, too
         refiner = _refiner(files, options)
         try:
-            return _yunet(found, refiner, options, min_face)
+            return _yunet(replace(files, yunet=found), refiner, options, min_face)
         except EdgeferError as error:
             if files.yunet:  # named by the user
                 raise
@@ -59,14 +59,17 @@ def own(files: DetectorFiles, options: PairOptions = DEFAULT_OPTIONS, *, min_fac
 def yunet(files: DetectorFiles = AS_SHIPPED, options: PairOptions = DEFAULT_OPTIONS, *, min_face: int = 0) -> Choice:
     """YuNet on the TFLite runtime, refined; its file is downloaded unless it is named or cached."""
     refiner = _refiner(files, options)
-    return _yunet(files.yunet or fetch_yunet(cached_yunet()), refiner, options, min_face)
+    named = files if files.yunet else replace(files, yunet=fetch_yunet(cached_yunet()))
+    return _yunet(named, refiner, options, min_face)
 
 
 def _refiner(files: DetectorFiles, options: PairOptions) -> Refiner | None:
     return Refiner.of(files, options) if files.refiner or has_shipped_pair() else None
 
 
-def _yunet(file: Path, refiner: Refiner | None, options: PairOptions, min_face: int) -> Choice:
-    lite: Detector = YuNetLite(file, cached_yunet().parent, min_face=min_face, options=options.runtime)
+def _yunet(files: DetectorFiles, refiner: Refiner | None, options: PairOptions, min_face: int) -> Choice:
+    assert files.yunet is not None
+    lite: Detector = YuNetLite(files.yunet, cached_yunet().parent, min_face=min_face, options=options.runtime)
     detector = RefinedDetector(lite, refiner) if refiner else lite
-    return Choice(detector, f"Faces are found by YuNet, as int8 .tflite made of {file}.")
+    found_by = detector.described if files.refiner else "YuNet"
+    return Choice(detector, f"Faces are found by {found_by}, as int8 .tflite made of {files.yunet}.")

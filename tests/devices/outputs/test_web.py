@@ -205,8 +205,8 @@ class Browser:
         self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
         self.call("Page.navigate", url=url)
 
-    def see(self, *texts):
-        """Wait until the page holds these texts; returns its HTML."""
+    def see(self, *texts, meanwhile=lambda: None):
+        """Wait until the page holds these texts, calling `meanwhile` again and again; returns its HTML."""
         deadline = time.monotonic() + 30
         while True:
             found = self.call("Runtime.evaluate", expression="document.documentElement.outerHTML", returnByValue=True)
@@ -214,6 +214,7 @@ class Browser:
             if all(text in page for text in texts):
                 return page
             assert time.monotonic() < deadline, f"{[text for text in texts if text not in page]} not in {page}"
+            meanwhile()
             time.sleep(0.1)
 
     def close(self):
@@ -383,9 +384,12 @@ def test_a_real_browser_shows_which_source_failed_and_why(serve, make_frame, tmp
         "read to its end",
         'data-sources="bad"',
     )
-    page.write(make_frame(0, "happy"))
-    stats.add(make_frame(1, "happy"), {})
-    browser.see("problem with 2 of 4 sources")
+
+    def run_on():
+        page.write(make_frame(0, "happy"))
+        stats.add(make_frame(1, "happy"), {})
+
+    browser.see("problem with 2 of 4 sources", meanwhile=run_on)
     browser.close()
 
 

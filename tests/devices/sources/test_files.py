@@ -157,7 +157,7 @@ def test_a_folder_of_nothing_but_unreadable_images_is_an_error(tmp_path):
 
 def test_pipe_is_refused_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
-    with pytest.raises(SourceError, match="neither a file nor a folder"):
+    with pytest.raises(SourceError, match=r"pipe\.mp4 is a pipe: save the video to a file"):
         open_source(str(tmp_path / "pipe.mp4"))
 
 
