@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edgefer.devices.faces.detectors import Detector, HaarDetector
 from edgefer.devices.faces.own import OwnDetector, RefinedDetector, Refiner
