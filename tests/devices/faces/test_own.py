@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -261,7 +262,7 @@ def test_a_user_without_a_home_gets_the_own_detector(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(choice.Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", homeless)
     assert choice.automatic().detector.name == "own"
 
 

@@ -362,7 +362,7 @@ def test_a_url_is_opened_while_the_hosts_of_others_do_not_answer(server):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         urls_of = [f"http://127.0.0.1:{port}/a.mjpg?n={n}" for n, port in enumerate([silent.getsockname()[1]] * 4)]
         urls_of.append(f"http://127.0.0.1:{server.server_port}/a.mjpg")
-        server.frames = 1000
+        server.frames = 100_000  # more than are read while the others are waited for
         logged, stop = [], threading.Event()
         with closed_source(urls_of, SourceOptions(), LiveOptions(log=logged.append, stop=stop)) as source:
             assert next(iter(source)).stream == 4
