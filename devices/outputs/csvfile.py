@@ -113,14 +113,18 @@ class Csv(Sink):
         self._file.close()
 
     def summary(self) -> str:
-        if not self._rows:
+        rows = self._rows_left()
+        if not rows:
             return ""
-        return f"{self.name}, {counted(self._rows, 'row')} of this run; next: edgefer report {shlex.quote(self.name)}"
+        return f"{self.name}, {counted(rows, 'row')} of this run; next: edgefer report {shlex.quote(self.name)}"
 
     def kept(self) -> str:
-        if not self._rows:
-            return ""
-        return f"{counted(self._rows, 'row of this run is', 'rows of this run are')} in it"
+        rows = self._rows_left()
+        return f"{counted(rows, 'row of this run is', 'rows of this run are')} in it" if rows else ""
+
+    def _rows_left(self) -> int:
+        """The rows of this run that are in the file: none if it has been removed since the last one."""
+        return self._rows if os.path.exists(self.path) else 0
 
 
 def _row(cells: Sequence) -> bytes:

@@ -350,3 +350,12 @@ def test_unavailable_display_is_detected(monkeypatch, tmp_path):
     (tmp_path / "cv2.py").write_text("namedWindow = waitKey = print")
     monkeypatch.chdir(tmp_path)
     assert not Window.possible(), "a file in the current folder is not OpenCV"
+
+
+def test_rows_of_a_csv_that_has_been_removed_are_not_said_to_be_kept(tmp_path, make_frame):
+    sink = Csv(tmp_path / "out.csv", ("happy", "sad"))
+    sink.write(make_frame(0, "happy"))
+    assert sink.kept() == "1 row of this run is in it" and "1 row of this run" in sink.summary()
+    (tmp_path / "out.csv").unlink()
+    sink.close()
+    assert sink.kept() == sink.summary() == ""
