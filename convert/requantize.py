@@ -89,7 +89,11 @@ def _apply(model: Any, before: Sequence[Operator], changed: Model) -> None:
         if number in last:
             last[number].tensorIndex = tensor.index
     graph.outputs = [tensor.index for tensor in changed.main.outputs]
-    # TensorFlow's calibrator knows only operators that occur, and refuses a file that lists others.
+    _drop_unused_codes(model)
+
+
+def _drop_unused_codes(model: Any) -> None:
+    """TensorFlow's calibrator refuses a file that lists an operator, or a version of one, that it lacks, even if it is unused."""
     operators = [operator for one in model.subgraphs for operator in one.operators]
     listed = sorted({operator.opcodeIndex for operator in operators})
     model.operatorCodes = [model.operatorCodes[number] for number in listed]

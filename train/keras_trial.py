@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from edgefer.errors import InputError
-from edgefer.tflite.trial import limit_memory
+from edgefer.tflite.trial import in_child, limit_memory
 
 SECONDS = 120.0
 
@@ -19,14 +19,7 @@ SECONDS = 120.0
 def check_readable(content: bytes, where: str) -> None:
     """InputError if reading the file crashes or hangs a process; what else is wrong with it is for its reader to say."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "edgefer.train.keras_trial"],
-            input=content,
-            capture_output=True,
-            timeout=SECONDS,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},
-            start_new_session=True,
-        )
+        done = in_child(["edgefer.train.keras_trial"], content, SECONDS)
     except subprocess.TimeoutExpired:
         raise InputError(f"{where} cannot be read within {SECONDS:.0f} s: save or copy it again.") from None
     if done.returncode < 0:

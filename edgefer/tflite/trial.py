@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -31,16 +32,8 @@ class Trial:
 
 def try_network(content: bytes, runtime: str, *, seconds: float = SECONDS) -> Trial:
     """Load, allocate and run the .tflite with zeros on one of RUNTIMES, which must be installed."""
-    command = [sys.executable, "-m", "edgefer.tflite.trial", runtime]
     try:
-        done = subprocess.run(
-            command,
-            input=content,
-            capture_output=True,
-            timeout=seconds,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},
-            start_new_session=True,
-        )
+        done = in_child(["edgefer.tflite.trial", runtime], content, seconds)
     except subprocess.TimeoutExpired:
         return Trial(runs=None, reason=f"it did not load and run within {seconds:.0f} s")
     if done.returncode < 0:
@@ -50,6 +43,18 @@ def try_network(content: bytes, runtime: str, *, seconds: float = SECONDS) -> Tr
         return Trial(runs=answer["runs"], reason=printable(str(answer["reason"]))[:MAX_REASON])
     except (IndexError, ValueError, KeyError, TypeError):
         return Trial(runs=False, reason=f"the runtime fails with exit code {done.returncode}")
+
+
+def in_child(arguments: Sequence[str], content: bytes, seconds: float) -> subprocess.CompletedProcess[bytes]:
+    """Run `python -m ARGUMENTS` with `content` on stdin. subprocess.TimeoutExpired; a crash is a negative exit code."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        input=content,
+        capture_output=True,
+        timeout=seconds,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
+        start_new_session=True,
+    )
 
 
 def limit_memory(most: int = MAX_MEMORY) -> None:

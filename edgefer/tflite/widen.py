@@ -16,7 +16,6 @@ def widened(content: bytes) -> bytes:
     changed = [_widen(graph, model, schema) for graph in model.subgraphs]
     if not any(changed):
         return content
-    _drop_unused_codes(model)
     return packed(model, 2 * len(content))
 
 
@@ -41,12 +40,3 @@ def _widen(graph: Any, model: Any, schema: Any) -> bool:
     for operator in graph.operators:
         operator.inputs = [instead.get(number, number) for number in operator.inputs]
     return bool(constants)
-
-
-def _drop_unused_codes(model: Any) -> None:
-    """TensorFlow's calibrator refuses a version of an operator that it lacks even where nothing uses it."""
-    operators = [operator for graph in model.subgraphs for operator in graph.operators]
-    used = sorted({operator.opcodeIndex for operator in operators})
-    model.operatorCodes = [model.operatorCodes[number] for number in used]
-    for operator in operators:
-        operator.opcodeIndex = used.index(operator.opcodeIndex)
